@@ -1,0 +1,63 @@
+"""The command ``esnode-core``: the daemon, unless a sub-command follows the flags."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from . import config, logs
+from .version import version
+
+USAGE = """Usage: esnode-core [FLAGS] [COMMAND]
+
+Without a command: collect, and serve metrics over HTTP.
+
+  --once       print one page of metrics and exit
+  --config PATH  read this TOML file
+  --version    print the version and exit
+  --help       print this and exit
+
+Commands:
+  config show        the effective configuration, and where each value is from
+  config check FILE  whether a file is valid
+
+Flags, each also a key of the file and a variable ESNODE_<KEY>:
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        arguments = config.parse_arguments(words)
+        if "help" in arguments.options:
+            sys.stdout.write(USAGE + config.flags_help())
+            return 0
+        if "version" in arguments.options:
+            print(f"esnode-core {version()}")
+            return 0
+        if arguments.command:
+            from .cli import run
+
+            return run(arguments)
+        settings = config.load(arguments, os.environ)
+    except config.ConfigError as error:
+        print(f"esnode-core: {error}", file=sys.stderr)
+        return 2
+    logs.setup(settings.config.log_level, settings.config.log_format)
+    from .agent import Agent
+
+    agent = Agent(settings)
+    if "once" in arguments.options:
+        try:
+            sys.stdout.buffer.write(agent.once())
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            sys.stdout = None  # type: ignore[assignment]  # nothing to flush at exit
+        return 0
+    return agent.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

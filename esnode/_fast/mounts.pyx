@@ -1,0 +1,169 @@
+# cython: language_level=3, binding=True
+"""statvfs of many mounts, each with a deadline of its own."""
+
+cimport cython
+from libc.errno cimport errno
+from libc.math cimport NAN
+from libc.stdint cimport int32_t, int64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+from esnode._fast.table cimport Table
+
+import os
+
+cdef extern from "crew.h" nogil:
+    ctypedef struct crew:
+        pass
+    ctypedef struct crew_task:
+        void (*run)(crew_task *) noexcept
+    crew *crew_new()
+    void crew_run(crew *c, crew_task **tasks, int n, int64_t patience)
+    int64_t crew_running(crew *c, const crew_task *task)
+    void crew_abandon(crew *c, crew_task *task)
+    void crew_close(crew *c)
+
+cdef extern from "<sys/statvfs.h>" nogil:
+    struct c_statvfs "statvfs":
+        unsigned long f_bsize, f_frsize, f_blocks, f_bfree, f_bavail, f_files, f_ffree, f_flag
+    int c_statvfs_of "statvfs" (const char *path, c_statvfs *result)
+    enum: ST_RDONLY
+
+cdef enum:
+    PATH_MAX = 4096
+    UNASKED = -1
+
+cdef struct Task:
+    crew_task base              # first: the crew knows a task by it
+    int error                   # errno, 0, or UNASKED
+    c_statvfs result
+    char[PATH_MAX] path
+
+
+cdef void ask(crew_task *base) noexcept nogil:
+    cdef Task *task = <Task *>base
+    task.error = errno if c_statvfs_of(task.path, &task.result) else 0
+
+
+#: What a mount's slots are, in order.
+VALUES = (
+    "total", "used", "free", "available", "inodes", "inodes_free", "readonly", "timeout")
+
+cdef enum:
+    N_VALUES = 8
+    TIMEOUT = 7
+
+
+@cython.final
+cdef class Mount:
+    cdef Task *task
+    cdef int32_t[N_VALUES] slots
+    cdef double[N_VALUES] values
+    cdef int error              # of the last answer
+
+
+@cython.final
+@cython.no_gc_clear  # what is bound must be there when it is let go of
+cdef class Mounts:
+    """Asks every mount for its figures, one after the other; a mount that hangs holds up none.
+
+    A mount that has not answered for `timeout` seconds has no values but its timeout of 1. Until
+    then it keeps those of its last answer.
+    """
+
+    cdef Table table
+    cdef crew *crew
+    cdef int64_t timeout, patience
+    cdef dict mounts            # path -> Mount
+
+    def __cinit__(self, Table table not None, double timeout, double patience):
+        self.table = table
+        self.timeout = <int64_t>(timeout * 1e9)
+        self.patience = <int64_t>(patience * 1e9)
+        self.mounts = {}
+        self.crew = crew_new()
+        if self.crew == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.crew != NULL:
+            for mount in self.mounts.values():
+                crew_abandon(self.crew, &(<Mount>mount).task.base)
+            crew_close(self.crew)
+
+    def bind(self, bytes path not None, slots):
+        """Fills slots, in the order of VALUES, from the mount at an absolute path."""
+        cdef Mount mount
+        cdef int i
+        if path in self.mounts or len(path) >= PATH_MAX or len(slots) != N_VALUES:
+            raise ValueError(f"{path!r} is bound already, too long, or has not {N_VALUES} slots")
+        mount = Mount.__new__(Mount)
+        for i in range(N_VALUES):
+            mount.slots[i] = slots[i]
+            mount.values[i] = NAN
+        mount.task = <Task *>calloc(1, sizeof(Task))
+        if mount.task == NULL:
+            raise MemoryError
+        mount.task.base.run = ask
+        memcpy(mount.task.path, <const char *>path, len(path))
+        self.mounts[path] = mount
+
+    def drop(self, bytes path not None):
+        """Lets go of a mount and its slots."""
+        crew_abandon(self.crew, &(<Mount>self.mounts.pop(path)).task.base)
+
+    def read(self):
+        """Asks the mounts and fills the slots. Returns {path: errno} of those that refused."""
+        cdef Mount mount
+        cdef int64_t running
+        cdef int i, n = 0
+        cdef crew_task **tasks = <crew_task **>calloc(len(self.mounts) + 1, sizeof(crew_task *))
+        if tasks == NULL:
+            raise MemoryError
+        for mount in self.mounts.values():
+            if crew_running(self.crew, &mount.task.base) == 0:
+                mount.task.error = UNASKED
+                tasks[n] = &mount.task.base
+                n += 1
+        with nogil:
+            crew_run(self.crew, tasks, n, self.patience)
+        free(tasks)
+        errors = {}
+        for path, mount in self.mounts.items():
+            running = crew_running(self.crew, &mount.task.base)
+            if running == 0:
+                take(mount)
+            elif running > self.timeout:
+                for i in range(N_VALUES):
+                    mount.values[i] = NAN
+                mount.values[TIMEOUT] = 1
+                mount.error = 0
+            for i in range(N_VALUES):
+                self.table.values[mount.slots[i]] = mount.values[i]
+            if mount.error:
+                errors[path] = mount.error
+        return errors
+
+
+cdef void take(Mount mount) noexcept:
+    """Takes over a mount's answer."""
+    cdef c_statvfs *answer = &mount.task.result
+    cdef double unit = <double>(answer.f_frsize or answer.f_bsize)
+    cdef int i
+    mount.error = mount.task.error
+    for i in range(N_VALUES):
+        mount.values[i] = NAN
+    if mount.error == UNASKED:
+        mount.error = 0
+        return
+    mount.values[TIMEOUT] = 0
+    if mount.error:
+        return
+    mount.values[0] = answer.f_blocks * unit
+    mount.values[1] = <double>(answer.f_blocks - answer.f_bfree) * unit
+    mount.values[2] = answer.f_bfree * unit
+    mount.values[3] = answer.f_bavail * unit
+    if answer.f_files:          # file systems without a table of inodes say 0
+        mount.values[4] = answer.f_files
+        mount.values[5] = answer.f_ffree
+    mount.values[6] = (answer.f_flag & ST_RDONLY) != 0

@@ -1,0 +1,12 @@
+cdef class File:
+    cdef readonly str path
+    cdef bytes _path
+    cdef const char *name       # of _path
+    cdef int fd
+    cdef bint kernels
+    cdef char *text
+    cdef Py_ssize_t size, capacity
+    cdef void close(self) noexcept nogil
+    cdef int _open(self) noexcept nogil
+    cdef int _pread(self) noexcept nogil
+    cdef int load(self) noexcept nogil

@@ -1,0 +1,50 @@
+"""The tree of sub-commands."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+import typer
+
+from .. import config
+from ..config import Arguments
+
+
+def build(arguments: Arguments) -> Any:
+    """The command tree; ``arguments`` are the flags that stood before the sub-command."""
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app.callback()(lambda: None)
+    app.add_typer(_config(arguments), name="config", help="Show and check the configuration.")
+    command = typer.main.get_command(app)
+
+    def invoke(words: list[str], **options: Any) -> Any:
+        try:
+            return command.main(words, prog_name="esnode-core", **options)
+        except click.exceptions.Exit as end:
+            return end.exit_code
+        except click.Abort:
+            return 130
+        except click.ClickException as error:
+            error.show()
+            return 2
+
+    return invoke
+
+
+def _config(arguments: Arguments) -> typer.Typer:
+    app = typer.Typer(no_args_is_help=True)
+
+    @app.command()
+    def show() -> None:
+        """Print the effective configuration, and where each value is from."""
+        typer.echo(config.show(config.load(arguments, os.environ)), nl=False)
+
+    @app.command()
+    def check(file: str) -> None:
+        """Say whether FILE is valid; exit code 2 when it is not."""
+        config.read_file(file)
+        typer.echo(f"{file}: valid")
+
+    return app

@@ -1,0 +1,122 @@
+"""What a collector is, and what all of them share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
+
+from .._fast.procfs import CHANGED, MALFORMED, File, Rows
+from .._fast.table import Table
+from ..config import Config
+from ..host import Host
+from ..metrics import Metric
+
+
+#: Where a value comes from and goes to: (columns, slot[, num[, den[, less columns]]]); see Rows.
+Cell = tuple[Any, ...]
+
+
+class Unavailable(Exception):
+    """The collector's source is not on this machine; the text says which and why."""
+
+
+class Reader(Protocol):
+    """A reader of ``_fast.procfs``."""
+
+    @property
+    def file(self) -> File: ...
+    def read(self) -> int: ...
+
+
+class Collector:
+    """Fills the rows of one subject in its lane's table.
+
+    ``bind`` raises :class:`Unavailable` when there is nothing to read, and is tried again later.
+    ``sample`` is called for every reading and tolerates what fails: it reports it and leaves the
+    rows absent.
+    """
+
+    #: What ``collect[]`` and the agent's own metrics call it. Parts of one subject share a name.
+    name: ClassVar[str]
+    #: The key that turns it on.
+    switch: ClassVar[str]
+    lane: ClassVar[str] = "host"
+    metrics: ClassVar[tuple[Metric, ...]]
+
+    table: Table
+    #: Counts a failure and logs it the first time; the text names the thing and the cause.
+    report: Callable[[str], None]
+
+    def __init__(self, host: Host, config: Config) -> None:
+        self.host = host
+        self.config = config
+
+    def attach(self, table: Table, report: Callable[[str], None]) -> None:
+        """Takes a table and binds to it."""
+        self.table = table
+        self.report = report
+        self.bind()
+
+    def bind(self) -> None:
+        """Adds rows and binds readers to them."""
+        raise NotImplementedError
+
+    def sample(self, tick: bool) -> None:
+        """Reads once. ``tick``: what belongs to the tick, such as percentages, is due as well."""
+        raise NotImplementedError
+
+    def read(self, reader: Reader) -> bool:
+        """Reads a file, reporting what fails. True when the reader has changes."""
+        try:
+            flags = reader.read()
+        except OSError as error:
+            self.report(f"{reader.file.path}: {error.strerror}")
+            return False
+        if flags & MALFORMED:
+            self.report(f"{reader.file.path}: not all of it can be understood")
+        return bool(flags & CHANGED)
+
+    def follow(self, reader: Rows) -> None:
+        """Reads a file whose keys come and go, through :meth:`admit` and :meth:`drop`."""
+        if self.read(reader):
+            fresh, gone = reader.changes()
+            for key in gone:
+                self.drop(key)
+                reader.drop(key)
+            for key in fresh:
+                try:
+                    cells = self.admit(key)
+                except ValueError as error:
+                    self.report(f"{reader.file.path}: {error}")
+                    cells = ()
+                reader.bind(key, *cells)
+            reader.rescan()
+
+    def admit(self, key: bytes) -> Sequence[Cell]:
+        """Adds the rows of a new key; its cells, or none for a key that is not shown. Raises
+        ValueError, with no row added, when its rows are those of another key."""
+        raise NotImplementedError
+
+    def drop(self, key: bytes) -> None:
+        """Removes the rows of a key that has gone; one that was not shown has none."""
+        raise NotImplementedError
+
+
+class Filter:
+    """Which names to show: those that match ``include`` (empty: all) and not ``exclude``."""
+
+    def __init__(self, include: str, exclude: str) -> None:
+        self._include = re.compile(include)
+        self._exclude = re.compile(exclude) if exclude else None
+
+    def __call__(self, name: str) -> bool:
+        return bool(self._include.search(name)) and not (
+            self._exclude and self._exclude.search(name)
+        )
+
+
+def label(raw: bytes) -> str:
+    """A kernel's name as a label value. Bytes that are not UTF-8 become ``\\\\xNN``, not the same
+    character for all of them, so that different names stay different."""
+    return raw.decode("utf-8", "backslashreplace")

@@ -1,0 +1,46 @@
+"""Where a host's kernel files are: the injected roots, also a container's /host/proc."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+
+class Host(msgspec.Struct, frozen=True):
+    """The roots under which collectors look for files."""
+
+    procfs: str = "/proc"
+    sysfs: str = "/sys"
+    rootfs: str = "/"
+
+    def proc(self, name: str) -> str:
+        """The path of a file of /proc."""
+        return f"{self.procfs}/{name}"
+
+    def sys(self, name: str) -> str:
+        """The path of a file of /sys."""
+        return f"{self.sysfs}/{name}"
+
+    def process(self, name: str) -> str:
+        """A file of the host's first process; our own where that one is hidden from us.
+
+        ``/proc/net`` and ``/proc/mounts`` are links to ``self``, and in a container ``self`` has
+        the container's interfaces and mounts. In a tree without processes it is the plain file.
+        """
+        for directory in ("1/", "self/", ""):
+            path = self.proc(directory + name)
+            try:
+                with Path(path).open("rb"):
+                    return path
+            except OSError:
+                continue
+        return self.proc("1/" + name)
+
+    def net(self, name: str) -> str:
+        """A file of the host's network namespace, under /proc/1/net."""
+        return self.process("net/" + name)
+
+    def root(self, path: bytes) -> bytes:
+        """Where we see a path of the host's."""
+        return self.rootfs.rstrip("/").encode(errors="surrogateescape") + path

@@ -1,0 +1,1 @@
+"""HTTP: granian's embedded server around an RSGI application."""

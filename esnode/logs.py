@@ -1,0 +1,56 @@
+"""Logging to standard error, as text or JSON lines."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+import msgspec
+
+TRACE = 5
+LEVELS = {
+    "error": logging.ERROR,
+    "warn": logging.WARNING,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+    "trace": TRACE,
+}
+_NAMES = {level: name for name, level in LEVELS.items()}
+
+
+def _when(record: logging.LogRecord) -> str:
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{record.msecs:03.0f}Z"
+
+
+class Text(logging.Formatter):
+    """``time LEVEL module: message``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = _NAMES.get(record.levelno, record.levelname.lower())
+        text = f"{_when(record)} {level.upper():<5} {record.name}: {record.getMessage()}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+class Json(logging.Formatter):
+    """One object a line: time, level, logger, message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": _when(record),
+            "level": _NAMES.get(record.levelno, record.levelname.lower()),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(entry).decode()
+
+
+def setup(level: str, form: str) -> None:
+    """Sends the log of the process to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Json() if form == "json" else Text())
+    logging.basicConfig(level=LEVELS[level], handlers=[handler], force=True)
+    # Other people's debug output is not ours to show.
+    logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -1,0 +1,38 @@
+"""Builds the extensions in esnode/_fast; everything else is in pyproject.toml."""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+SANITIZE = os.environ.get("ESNODE_SANITIZE")  # such as "address,undefined"
+FLAGS = ["-std=c11", "-O3", "-Wall", "-Wno-unused-function"]
+if SANITIZE:
+    FLAGS = ["-std=c11", "-O1", "-g", f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer"]
+
+extensions = [
+    Extension(
+        f"esnode._fast.{source.stem}",
+        [str(source)],
+        include_dirs=["csrc"],
+        depends=[str(header) for header in sorted(Path("csrc").glob("*.h"))],
+        define_macros=[("_GNU_SOURCE", "1")],
+        extra_compile_args=FLAGS,
+        extra_link_args=[f"-fsanitize={SANITIZE}"] if SANITIZE else [],
+    )
+    for source in sorted(Path("esnode/_fast").glob("*.pyx"))
+]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        build_dir="build/cython",
+        compiler_directives={
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": False,
+        },
+    )
+)
