@@ -1,9 +1,10 @@
 /* Threads for calls that may hang: a call that does keeps its thread and nothing else.
  *
- * crew_run() hands tasks to one worker, which runs them in turn, so that the usual reading costs one
- * wake-up. When a task has held the worker for `patience`, another worker takes the rest. A task
- * that is still running is left alone: it is not handed out again until it has come back, and it
- * may be abandoned, whereupon its worker frees it. One thread owns a crew and calls its functions.
+ * crew_start() hands tasks to one worker, which runs them in turn, so that the usual reading costs
+ * one wake-up; the owner goes on with something else and collects them with crew_wait(). When a
+ * task has held its worker for `patience`, another worker takes the rest. A task that is still
+ * running is left alone: it is not handed out again until it has come back, and it may be
+ * abandoned, whereupon its worker frees it. One thread at a time calls a crew's functions.
  */
 #ifndef ESNODE_CREW_H
 #define ESNODE_CREW_H
@@ -19,7 +20,7 @@ enum { CREW_MOST = 256, CREW_STACK = 128 * 1024 };
 typedef struct crew_task {
     void (*run)(struct crew_task *); /* the blocking call; touches only its own task */
     int64_t started;                 /* ns, monotonic; 0 unless handed out */
-    unsigned turn;                   /* the crew's run it was handed out in */
+    unsigned turn;                   /* the start it was handed out by */
     int abandoned;
     struct crew_task *next;
 } crew_task;
@@ -110,9 +111,9 @@ static inline int crew_hire(crew *c) {
     return hired;
 }
 
-/* Runs the tasks that are not still running from before. Returns when all have come back, or when
- * those that have not have each been running for `patience` ns. */
-static inline void crew_run(crew *c, crew_task **tasks, int n, int64_t patience) {
+/* Hands out the tasks that are not still running from before. What an earlier start handed out
+ * must have been waited for. */
+static inline void crew_start(crew *c, crew_task **tasks, int n) {
     crew_task **last = &c->queue;
     pthread_mutex_lock(&c->lock);
     c->turn++;
@@ -129,6 +130,13 @@ static inline void crew_run(crew *c, crew_task **tasks, int n, int64_t patience)
         pthread_cond_signal(&c->work);
     else if (c->queue)
         crew_hire(c);
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* Waits until all tasks of the last start have come back, or until those that have not have each
+ * been running for `patience` ns. */
+static inline void crew_wait(crew *c, int64_t patience) {
+    pthread_mutex_lock(&c->lock);
     while (c->open) {
         const crew_task *head = c->queue;
         int open = c->open;

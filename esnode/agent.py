@@ -7,25 +7,25 @@ import logging
 import platform
 import resource
 import signal
-import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 
-from ._fast.table import Snapshot
+from ._fast.alarm import Alarm
 from .collectors import COLLECTORS
 from .collectors import agent as own
-from .config import Config, Settings, parse_address
+from .config import Settings, parse_address
 from .dialects import TEXT
 from .host import Host
 from .http import server
 from .http.app import Application
-from .sampler import Part, Sampler
+from .sampler import Lane, Part, Sampler
 from .store import Store
 from .version import version
 
 log = logging.getLogger("esnode")
 
-Row = tuple[tuple[str | None, ...], float]
+#: The lanes that share a thread, in the order in which it reads them.
+THREADS = (("host", "mounts"),)
 
 
 class Agent:
@@ -35,68 +35,54 @@ class Agent:
         self.settings = settings
         config = self.config = settings.config
         self.host = Host(config.path_procfs, config.path_sysfs, config.path_rootfs)
-        self.store = Store(config.scrape_max_age_seconds, config.scrape_wait_seconds)
+        self.alarm = Alarm()
+        self.store = Store(
+            config.scrape_max_age_seconds, config.scrape_wait_seconds, self.alarm.set
+        )
         self.enabled = {cls.name: bool(getattr(config, cls.switch)) for cls in COLLECTORS}
-        for lane in dict.fromkeys(cls.lane for cls in COLLECTORS if self.enabled[cls.name]):
-            collectors = [
-                cls(self.host, config)
-                for cls in COLLECTORS
-                if cls.lane == lane and self.enabled[cls.name]
-            ]
-            self.store.add(
-                Sampler(lane, collectors, config.scrape_interval_seconds, self.store.publish)
-            )
+        self.samplers = [
+            Sampler(lanes, config.scrape_interval_seconds, self.store.publish)
+            for names in THREADS
+            if (lanes := [lane for name in names if (lane := self.lane(name))])
+        ]
         self.application = Application(
             self.store, config, version(), {**self.enabled, own.Agent.name: True}
         )
-        agent = own.Agent(
-            self.host,
-            config,
-            {
-                own.BUILD_INFO: lambda: [((version(), None, platform.python_version()), 1)],
-                own.DURATION: lambda: self.by_collector("seconds"),
-                own.ERRORS: lambda: self.by_collector("errors"),
-                own.UP: self.up,
-                own.DISABLED: lambda: [((n,), not on) for n, on in self.enabled.items()],
-                own.AGE: self.ages,
-                own.SCRAPES: lambda: [((), self.application.scrapes)],
-                own.RELOADS: lambda: [((), 0)],
-                own.SERIES: lambda: [((), self.store.series)],
-            },
-        )
-        self.own = Sampler(own.Agent.lane, [agent], config.scrape_interval_seconds, lambda *_: None)
+        # Read with every page, on the thread that puts it together.
+        self.own = Lane(own.Agent.lane, [own.Agent(self.host, config, self.own_rows())], 0)
         self.store.own = lambda: self.own.read(True)
 
-    @property
-    def samplers(self) -> list[Sampler]:
-        return [lane.sampler for lane in self.store.lanes.values()]
-
-    def parts(self) -> Iterable[Part]:
-        """Every collector, the agent's own included."""
-        for sampler in (*self.samplers, self.own):
-            yield from sampler.parts
-
-    def by_collector(self, what: str) -> list[Row]:
-        """A figure summed over the parts of each collector."""
-        sums: dict[str, float] = {}
-        for part in self.parts():
-            sums[part.name] = sums.get(part.name, 0) + getattr(part, what)
-        return [((name,), value) for name, value in sums.items()]
-
-    def up(self) -> list[Row]:
-        """Whether all parts of each collector are up."""
-        state: dict[str, bool] = {}
-        for part in self.parts():
-            state[part.name] = state.get(part.name, True) and part.up
-        return [((name,), value) for name, value in state.items()]
-
-    def ages(self) -> list[Row]:
-        now = time.monotonic()
-        return [
-            ((name,), age)
-            for name, lane in self.store.lanes.items()
-            if (age := lane.age(now)) is not None
+    def lane(self, name: str) -> Lane | None:
+        """A lane with its enabled collectors, which the store knows; None if there are none."""
+        collectors = [
+            cls(self.host, self.config)
+            for cls in COLLECTORS
+            if cls.lane == name and self.enabled[cls.name]
         ]
+        if not collectors:
+            return None
+        lane = Lane(name, collectors, self.config.scrape_interval_seconds)
+        self.store.add(lane)
+        return lane
+
+    def own_rows(self) -> Iterator[own.Row]:
+        """What the agent says of itself."""
+        row = own.Row
+        yield row(own.BUILD_INFO, (version(), None, platform.python_version()), lambda: 1)
+        for name, enabled in self.enabled.items():
+            yield row(own.DISABLED, (name,), lambda off=not enabled: off)
+        parts: dict[str, list[Part]] = {}
+        for name, entry in self.store.lanes.items():
+            yield row(own.AGE, (name,), lambda entry=entry: entry.age(time.monotonic()))
+            for part in entry.lane.parts:
+                parts.setdefault(part.name, []).append(part)
+        for name, group in parts.items():
+            yield row(own.DURATION, (name,), lambda g=group: sum([part.seconds for part in g]))
+            yield row(own.ERRORS, (name,), lambda g=group: sum([part.errors for part in g]))
+            yield row(own.UP, (name,), lambda g=group: all([part.up for part in g]))
+        yield row(own.SCRAPES, (), lambda: self.application.scrapes)
+        yield row(own.RELOADS, (), lambda: 0)
+        yield row(own.SERIES, (), lambda: self.store.series)
 
     def once(self) -> bytes:
         """One page, after two readings: what is a rate needs a second one."""
@@ -104,7 +90,7 @@ class Agent:
             if tick:
                 time.sleep(min(self.config.scrape_interval_seconds, 1.0))
             for sampler in self.samplers:
-                self.store.publish(sampler.name, sampler.read(True))
+                sampler.read(True)
         return self.store.page(TEXT).body
 
     def run(self) -> int:
@@ -127,14 +113,21 @@ class Agent:
         return 0
 
     async def serve(self, address: str, port: int) -> None:
+        """Serves until a signal says stop."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         # Until a reload exists, a hangup must not end the agent.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        loop.add_reader(self.alarm.fileno(), self.ring)
         log.info("version %s listens on %s", version(), self.config.listen_address)
         await server.serve(self.application, address, port, stop)
+
+    def ring(self) -> None:
+        """The alarm has rung: some scrape has waited long enough."""
+        self.alarm.clear()
+        self.store.expire()
 
 
 def raise_descriptor_limit() -> None:

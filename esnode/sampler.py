@@ -1,4 +1,4 @@
-"""A lane: a thread that reads its collectors into one table, each tick and when a scrape asks."""
+"""Lanes, and the threads that read them: each tick, and when a scrape asks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from ._fast.table import Snapshot, Table
 from .collectors.base import Collector, Unavailable
+from .metrics import Metric
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,8 @@ class Part:
             self._logged.add(message)
             log.log(level, "%s: %s", self.name, message)
 
-    def sample(self, table: Table, tick: bool, now: float) -> None:
-        """One reading of the collector, which is bound first where it is due."""
+    def start(self, table: Table, now: float) -> None:
+        """The first half of a reading: binds the collector where that is due, and starts it."""
         self.failed = False
         try:
             if not self.bound:
@@ -59,50 +60,88 @@ class Part:
                 self.due = now + RETRY
                 self.collector.attach(table, self.report)
                 self.bound = True
-            self.collector.sample(tick)
+            self.collector.start()
         except Unavailable as error:
             table.clear(self.name)
             self.note(str(error), logging.INFO)
         except Exception as error:
-            # A fault of ours costs this collector's rows of this reading, not the lane.
-            self.report(f"{type(error).__name__}: {error}")
-            log.debug("%s", self.name, exc_info=True)
+            self._fault(error)
             if not self.bound:
                 table.clear(self.name)
-        self.seconds = time.monotonic() - now
+
+    def sample(self, tick: bool) -> None:
+        """The second half."""
+        if not self.bound:
+            return
+        start = time.monotonic()
+        try:
+            self.collector.sample(tick)
+        except Exception as error:
+            self._fault(error)
+        self.seconds = time.monotonic() - start
+
+    def _fault(self, error: Exception) -> None:
+        """A fault of ours costs this collector's rows of this reading, not the lane."""
+        self.report(f"{type(error).__name__}: {error}")
+        log.debug("%s", self.name, exc_info=error)
+
+
+class Lane:
+    """Some collectors and the table that they fill; a trouble in one lane is no other lane's."""
+
+    def __init__(self, name: str, collectors: Sequence[Collector], interval: float) -> None:
+        self.name = name
+        self.interval = interval
+        self.parts = [Part(collector) for collector in collectors]
+        groups: dict[str, list[Metric]] = {}
+        for part in self.parts:
+            groups.setdefault(part.name, []).extend(part.collector.metrics)
+        self.table = Table(list(groups.items()))
+        #: When the reading that is under way began, in monotonic seconds; None between readings.
+        self.reading_since: float | None = None
+        #: Asks for a fresh reading now.
+        self.request: Callable[[], None] = lambda: None
+
+    def start(self) -> None:
+        """The first half of a reading."""
+        now = self.reading_since = time.monotonic()
+        for part in self.parts:
+            part.start(self.table, now)
+
+    def read(self, tick: bool) -> Snapshot:
+        """The second half; ``tick``: what belongs to the tick is due as well."""
+        start = self.reading_since
+        if start is None:
+            self.start()
+            start = self.reading_since
+        assert start is not None
+        self.table.begin(tick)
+        for part in self.parts:
+            part.sample(tick)
+        snapshot = self.table.freeze(start, int(time.time() * 1000))
+        self.reading_since = None
+        return snapshot
 
 
 class Sampler:
-    """One lane. ``publish`` is called with each snapshot, on the lane's thread."""
+    """A thread that reads its lanes one after the other, and publishes each as soon as it is read.
+
+    What a lane does with threads of its own goes on while the lanes before it are read.
+    ``publish`` is called with each snapshot, on this thread.
+    """
 
     def __init__(
-        self,
-        name: str,
-        collectors: Sequence[Collector],
-        interval: float,
-        publish: Callable[[str, Snapshot], None],
+        self, lanes: Sequence[Lane], interval: float, publish: Callable[[str, Snapshot], None]
     ) -> None:
-        self.name = name
-        self.parts = [Part(collector) for collector in collectors]
-        self.table = Table([(part.name, part.collector.metrics) for part in self.parts])
+        self.lanes = lanes
         self.interval = interval
         self.publish = publish
-        #: When the reading that is under way began; None between readings. Monotonic seconds.
-        self.reading_since: float | None = None
         self._wake = threading.Lock()  # released: there is a request
         self._wake.acquire()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def read(self, tick: bool) -> Snapshot:
-        """One reading of every collector."""
-        start, wall = time.monotonic(), time.time()
-        self.table.begin(tick)
-        now = start
-        for part in self.parts:
-            part.sample(self.table, tick, now)
-            now = time.monotonic()
-        return self.table.freeze(start, int(wall * 1000))
+        self._thread = threading.Thread(target=self._run, name=lanes[0].name, daemon=True)
+        for lane in lanes:
+            lane.request = self.request
 
     def start(self) -> None:
         self._thread.start()
@@ -118,6 +157,13 @@ class Sampler:
         with contextlib.suppress(RuntimeError):  # asked for already
             self._wake.release()
 
+    def read(self, tick: bool) -> None:
+        """One reading of every lane."""
+        for lane in self.lanes:
+            lane.start()
+        for lane in self.lanes:
+            self.publish(lane.name, lane.read(tick))
+
     def _run(self) -> None:
         due = time.monotonic()
         while not self._stopping:
@@ -125,12 +171,10 @@ class Sampler:
             tick = now >= due
             if tick:
                 due += self.interval * (1 + (now - due) // self.interval)
-            self.reading_since = now
             try:
-                snapshot = self.read(tick)
-                self.reading_since = None
-                self.publish(self.name, snapshot)
+                self.read(tick)
             except Exception:
-                self.reading_since = None
-                log.exception("%s: a reading failed", self.name)
+                log.exception("a reading of %s failed", ", ".join(lane.name for lane in self.lanes))
+                for lane in self.lanes:
+                    lane.reading_since = None
             self._wake.acquire(timeout=max(0.0, due - time.monotonic()))

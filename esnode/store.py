@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 
 import zstandard
 from isal import isal_zlib
@@ -13,7 +13,7 @@ from isal import isal_zlib
 from ._fast.encode import encode
 from ._fast.table import Snapshot
 from .dialects import TEXT, Dialect
-from .sampler import Sampler
+from .sampler import Lane
 
 #: gzip's cheapest level: ISA-L's is ten times as fast as zlib's and hardly larger.
 GZIP_LEVEL = 1
@@ -44,129 +44,147 @@ class Page:
         return data
 
 
-class Lane:
-    """A sampler, its newest snapshot, and that snapshot's text in each dialect asked for."""
+class Entry:
+    """A lane, its newest snapshot, and that snapshot's text in each dialect asked for."""
 
-    def __init__(self, sampler: Sampler) -> None:
-        self.sampler = sampler
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
         self.snapshot: Snapshot | None = None
         self.texts: dict[str, bytes] = {}
 
-    def age(self, now: float) -> float | None:
-        """Seconds since the newest reading began; None before the first."""
-        return None if self.snapshot is None else now - self.snapshot.monotonic
+    def age(self, now: float) -> float:
+        """Seconds since the newest reading began; infinite before the first."""
+        return math.inf if self.snapshot is None else now - self.snapshot.monotonic
 
     def missing(self, now: float) -> bool:
         """Whether the lane has no reading, or none that still tells anything."""
-        age = self.age(now)
-        return age is None or age > MISSED * max(self.sampler.interval, 1.0)
+        return self.age(now) > MISSED * max(self.lane.interval, 1.0)
 
 
 class Waiter:
-    """A scrape that waits for lanes; woken by the last of them, or by its deadline."""
+    """A scrape that waits for lanes; ``answer`` is called once, by whoever takes it."""
 
-    def __init__(self, lanes: set[str], future: asyncio.Future[None]) -> None:
+    def __init__(self, lanes: set[str], deadline: float, answer: Callable[[], None]) -> None:
         self.lanes = lanes
-        self.future = future
-
-    def wake(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
+        self.deadline = deadline
+        self.answer = answer
 
 
 class Store:
-    """Lanes publish from their threads; everything else runs on the event loop's.
+    """What the lanes publish, and the scrapes that wait for it. Any thread may call it.
 
     ``own`` reads the agent's own lane, which is part of the page and not of the lanes: it says how
-    they fare at the moment a page is put together.
+    they fare at the moment a page is put together. ``alarm`` is set to ring, in seconds, when
+    :meth:`expire` is due; 0 when it is not.
     """
 
-    def __init__(self, max_age: float, wait: float) -> None:
-        self.lanes: dict[str, Lane] = {}
+    def __init__(self, max_age: float, wait: float, alarm: Callable[[float], None]) -> None:
+        self.lanes: dict[str, Entry] = {}
         self.max_age = max_age
         self.wait = wait
+        self.alarm = alarm
         self.series = 0
         self.own: Callable[[], Snapshot]
         self._version = 0
         self._pages: dict[str, tuple[int, Page]] = {}
         self._dialects = {TEXT.name: TEXT}
-        self._lock = threading.Lock()
         self._waiters: list[Waiter] = []
+        self._lock = threading.Lock()
+        self._composing = threading.Lock()
 
-    def add(self, sampler: Sampler) -> None:
+    def add(self, lane: Lane) -> None:
         """Takes a lane; its rows come after those of the lanes before it."""
-        self.lanes[sampler.name] = Lane(sampler)
+        self.lanes[lane.name] = Entry(lane)
 
     def publish(self, name: str, snapshot: Snapshot) -> None:
-        """A lane's new snapshot, encoded here, on the lane's thread."""
-        lane = self.lanes[name]
+        """A lane's new snapshot, encoded here, on the lane's thread; answers who waited for it."""
+        entry = self.lanes[name]
         texts = {key: encode(snapshot, dialect) for key, dialect in self._dialects.items()}
-        done = []
         with self._lock:
-            lane.snapshot, lane.texts = snapshot, texts
+            entry.snapshot, entry.texts = snapshot, texts
             self._version += 1
+            if not self._waiters:
+                return
             for waiter in self._waiters:
                 waiter.lanes.discard(name)
-                if not waiter.lanes:
-                    done.append(waiter)
-            for waiter in done:
-                self._waiters.remove(waiter)
+            done = self._take(lambda waiter: not waiter.lanes)
         for waiter in done:
-            waiter.future.get_loop().call_soon_threadsafe(waiter.wake)
+            waiter.answer()
 
-    async def refresh(self, limit: float, names: Collection[str] | None = None) -> None:
-        """Has lanes read afresh whose snapshot is too old, and waits for them, at most ``limit``
-        seconds. A lane that has been reading for longer than a scrape waits is not waited for."""
+    def expire(self) -> None:
+        """Answers the scrapes that have waited long enough."""
+        now = time.monotonic()
+        with self._lock:
+            done = self._take(lambda waiter: waiter.deadline <= now)
+        for waiter in done:
+            waiter.answer()
+
+    def _take(self, due: Callable[[Waiter], bool]) -> list[Waiter]:
+        """Takes the waiters that are due, and sets the alarm for the rest. The lock is held."""
+        done = [waiter for waiter in self._waiters if due(waiter)]
+        self._waiters = [waiter for waiter in self._waiters if not due(waiter)]
+        self._set_alarm()
+        return done
+
+    def _set_alarm(self) -> None:
+        """Sets the alarm for the waiter with the nearest deadline. The lock is held."""
+        if self._waiters:
+            nearest = min(waiter.deadline for waiter in self._waiters)
+            self.alarm(max(nearest - time.monotonic(), 0.001))
+        else:
+            self.alarm(0)
+
+    def fresh(
+        self, answer: Callable[[], None], limit: float, names: Collection[str] | None = None
+    ) -> None:
+        """Calls ``answer`` when the lanes (all, or ``names``) are as fresh as they get in time.
+
+        Lanes whose snapshot is too old are asked to read, and waited for up to ``limit`` seconds,
+        but never longer than ``wait``. One that has been reading for longer than that already is
+        not waited for. ``answer`` runs at once on this thread, or later on another one.
+        """
         now = time.monotonic()
         limit = min(limit, self.wait)
         late: set[str] = set()
         with self._lock:
-            for name, lane in self.lanes.items():
+            for name, entry in self.lanes.items():
                 if names is not None and name not in names:
                     continue
-                age = lane.age(now)
-                if age is not None and age <= self.max_age and self.max_age > 0:
+                if self.max_age > 0 and entry.age(now) <= self.max_age:
                     continue
-                since = lane.sampler.reading_since
+                since = entry.lane.reading_since
                 if since is None:
-                    lane.sampler.request()
+                    entry.lane.request()
                 elif now - since > self.wait:
                     continue
                 late.add(name)
-            if not late or limit <= 0:
+            if late and limit > 0:
+                self._waiters.append(Waiter(late, now + limit, answer))
+                self._set_alarm()
                 return
-            loop = asyncio.get_running_loop()
-            waiter = Waiter(late, loop.create_future())
-            self._waiters.append(waiter)
-        deadline = loop.call_later(limit, waiter.wake)
-        try:
-            await waiter.future
-        finally:
-            deadline.cancel()
-            with self._lock:
-                if waiter in self._waiters:
-                    self._waiters.remove(waiter)
+        answer()
 
     def page(self, dialect: Dialect, groups: Collection[str] | None = None) -> Page:
         """The page of the newest snapshots; of some collectors only with ``groups``."""
-        now = time.monotonic()
-        if groups is not None:
-            return Page(self._compose(dialect, now, groups), now)
-        version, page = self._pages.get(dialect.name, (-1, None))
-        if page is None or version != self._version or now - page.composed > self.max_age:
-            version = self._version
-            page = Page(self._compose(dialect, now, None), now)
-            self._pages[dialect.name] = version, page
-        return page
+        with self._composing:
+            now = time.monotonic()
+            if groups is not None:
+                return Page(self._compose(dialect, now, groups), now)
+            version, page = self._pages.get(dialect.name, (-1, None))
+            if page is None or version != self._version or now - page.composed > self.max_age:
+                version = self._version
+                page = Page(self._compose(dialect, now, None), now)
+                self._pages[dialect.name] = version, page
+            return page
 
     def _compose(self, dialect: Dialect, now: float, groups: Collection[str] | None) -> bytes:
-        self._dialects.setdefault(dialect.name, dialect)
+        self._dialects = {**self._dialects, dialect.name: dialect}
         parts = []
         series = 0
-        for lane in self.lanes.values():
+        for entry in self.lanes.values():
             with self._lock:
-                snapshot, text = lane.snapshot, lane.texts.get(dialect.name)
-            if snapshot is None or lane.missing(now):
+                snapshot, text = entry.snapshot, entry.texts.get(dialect.name)
+            if snapshot is None or entry.missing(now):
                 continue
             if groups is not None or text is None:
                 text = encode(snapshot, dialect, groups)

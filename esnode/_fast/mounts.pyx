@@ -18,7 +18,8 @@ cdef extern from "crew.h" nogil:
     ctypedef struct crew_task:
         void (*run)(crew_task *) noexcept
     crew *crew_new()
-    void crew_run(crew *c, crew_task **tasks, int n, int64_t patience)
+    void crew_start(crew *c, crew_task **tasks, int n)
+    void crew_wait(crew *c, int64_t patience)
     int64_t crew_running(crew *c, const crew_task *task)
     void crew_abandon(crew *c, crew_task *task)
     void crew_close(crew *c)
@@ -75,6 +76,7 @@ cdef class Mounts:
     cdef crew *crew
     cdef int64_t timeout, patience
     cdef dict mounts            # path -> Mount
+    cdef bint started
 
     def __cinit__(self, Table table not None, double timeout, double patience):
         self.table = table
@@ -109,14 +111,13 @@ cdef class Mounts:
         self.mounts[path] = mount
 
     def drop(self, bytes path not None):
-        """Lets go of a mount and its slots."""
+        """Lets go of a mount and its slots; not between start() and read()."""
         crew_abandon(self.crew, &(<Mount>self.mounts.pop(path)).task.base)
 
-    def read(self):
-        """Asks the mounts and fills the slots. Returns {path: errno} of those that refused."""
+    def start(self):
+        """Starts to ask every mount that is not still being asked."""
         cdef Mount mount
-        cdef int64_t running
-        cdef int i, n = 0
+        cdef int n = 0
         cdef crew_task **tasks = <crew_task **>calloc(len(self.mounts) + 1, sizeof(crew_task *))
         if tasks == NULL:
             raise MemoryError
@@ -125,9 +126,21 @@ cdef class Mounts:
                 mount.task.error = UNASKED
                 tasks[n] = &mount.task.base
                 n += 1
-        with nogil:
-            crew_run(self.crew, tasks, n, self.patience)
+        crew_start(self.crew, tasks, n)
         free(tasks)
+        self.started = True
+
+    def read(self):
+        """Fills the slots with the answers, after start(). Returns {path: errno} of the mounts that
+        refused to answer."""
+        cdef Mount mount
+        cdef int64_t running
+        cdef int i
+        if not self.started:
+            self.start()
+        self.started = False
+        with nogil:
+            crew_wait(self.crew, self.patience)
         errors = {}
         for path, mount in self.mounts.items():
             running = crew_running(self.crew, &mount.task.base)

@@ -61,6 +61,13 @@ cdef extern from *:
     bint is_kernels(int fd) nogil
     ctypedef long long wide
 
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events, revents
+    int poll(pollfd *fds, unsigned long n, int timeout)
+    enum: POLLPRI
+
 CHANGED = 1
 MALFORMED = 2
 
@@ -156,6 +163,16 @@ cdef class File:
         if error:
             self.size = 0
         return error
+
+    def changed(self):
+        """Whether a file that the kernel tells changes of (mountinfo) may have changed since the
+        last call; always true of one that is not the kernel's own, or not open."""
+        cdef pollfd watch
+        if self.fd < 0 or not self.kernels:
+            return True
+        watch.fd = self.fd
+        watch.events = POLLPRI
+        return poll(&watch, 1, 0) != 0 and watch.revents != 0
 
     def read(self):
         """The contents; raises OSError."""

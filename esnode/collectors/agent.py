@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from .._fast.procfs import Line
 from .._fast.table import OWNER
@@ -35,11 +36,16 @@ RELOADS = counter("esnode_agent_config_reloads_total", "Reloads of the configura
 RESIDENT = gauge("esnode_agent_resident_memory_bytes", "Memory of the agent.")
 SERIES = gauge("esnode_agent_series", "Series of the last full page.")
 
-Feed = Callable[[], Iterable[tuple[tuple[str | None, ...], float]]]
+class Row(NamedTuple):
+    """One row and where its value is from; NaN is absent."""
+
+    metric: Metric
+    labels: tuple[str | None, ...]
+    value: Callable[[], float]
 
 
 class Agent(Collector):
-    """``feeds`` give what other parts count, as (label values, value) of a metric."""
+    """``rows`` are what other parts of the agent count."""
 
     name = "agent"
     lane = "agent"
@@ -58,26 +64,23 @@ class Agent(Collector):
         SERIES,
     )
 
-    def __init__(self, host: Host, config: Config, feeds: Mapping[Metric, Feed]) -> None:
+    def __init__(self, host: Host, config: Config, rows: Iterable[Row]) -> None:
         super().__init__(host, config)
-        self.feeds = [(metric, feed, {}) for metric, feed in feeds.items()]
+        self.rows = list(rows)
 
     def bind(self) -> None:
-        self.table.set(self.table.add(START_TIME, (), OWNER), time.time())
-        self.cpu = self.table.add(CPU)
+        add = self.table.add
+        self.table.set(add(START_TIME, (), OWNER), time.time())
+        self.cpu = add(CPU)
         # Our own file, in our own /proc: the injected one may be another machine's.
         self.statm = Line(
-            self.table,
-            "/proc/self/statm",
-            (1, self.table.add(RESIDENT), resource.getpagesize()),
+            self.table, "/proc/self/statm", (1, add(RESIDENT), resource.getpagesize())
         )
+        self.slots = [(add(row.metric, row.labels), row.value) for row in self.rows]
 
     def sample(self, tick: bool) -> None:
-        self.table.set(self.cpu, time.process_time())
+        put = self.table.set
+        put(self.cpu, time.process_time())
         self.read(self.statm)
-        for metric, feed, slots in self.feeds:
-            for labels, value in feed():
-                slot = slots.get(labels)
-                if slot is None:
-                    slot = slots[labels] = self.table.add(metric, labels)
-                self.table.set(slot, value)
+        for slot, value in self.slots:
+            put(slot, value())

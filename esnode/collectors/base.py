@@ -62,6 +62,9 @@ class Collector:
         """Adds rows and binds readers to them."""
         raise NotImplementedError
 
+    def start(self) -> None:
+        """Starts what other threads do for the reading that follows; none by default."""
+
     def sample(self, tick: bool) -> None:
         """Reads once. ``tick``: what belongs to the tick, such as percentages, is due as well."""
         raise NotImplementedError

@@ -64,18 +64,25 @@ class Mount(Collector):
         self.mounts: dict[bytes, tuple[str, str, str]] = {}
         self.reader = Reader(self.table, config.mount_timeout_seconds, PATIENCE)
 
-    def sample(self, tick: bool) -> None:
+    def start(self) -> None:
+        if self.file.changed() or self.text is None:
+            self.look()
+        self.reader.start()
+
+    def look(self) -> None:
+        """Reads mountinfo and follows it."""
+        self.text, before = b"", self.text
         try:
-            text = self.file.read()
+            self.text = self.file.read()
         except OSError as error:
             self.report(f"{self.file.path}: {error.strerror}")
-            text = b""
         else:
-            if not text.endswith(b"\n"):
+            if not self.text.endswith(b"\n"):
                 self.report(f"{self.file.path}: not all of it can be understood")
-        if text != self.text:
-            self.text = text
-            self.follow_mounts(text)
+        if self.text != before:
+            self.follow_mounts(self.text)
+
+    def sample(self, tick: bool) -> None:
         for path, code in self.reader.read().items():
             self.report(f"{label(path)}: {os.strerror(code)}")
 
