@@ -8,7 +8,7 @@ import platform
 import resource
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ._fast.alarm import Alarm
 from .collectors import COLLECTORS
@@ -68,20 +68,21 @@ class Agent:
     def own_rows(self) -> Iterator[own.Row]:
         """What the agent says of itself."""
         row = own.Row
-        yield row(own.BUILD_INFO, (version(), None, platform.python_version()), lambda: 1)
+        yield row(own.BUILD_INFO, (version(), None, platform.python_version()), 1)
         for name, enabled in self.enabled.items():
-            yield row(own.DISABLED, (name,), lambda off=not enabled: off)
+            yield row(own.DISABLED, (name,), not enabled)
         parts: dict[str, list[Part]] = {}
         for name, entry in self.store.lanes.items():
             yield row(own.AGE, (name,), lambda entry=entry: entry.age(time.monotonic()))
             for part in entry.lane.parts:
                 parts.setdefault(part.name, []).append(part)
         for name, group in parts.items():
-            yield row(own.DURATION, (name,), lambda g=group: sum([part.seconds for part in g]))
-            yield row(own.ERRORS, (name,), lambda g=group: sum([part.errors for part in g]))
-            yield row(own.UP, (name,), lambda g=group: all([part.up for part in g]))
+            yield row(own.DURATION, (name,), total(group, lambda part: part.seconds))
+            yield row(own.ERRORS, (name,), total(group, lambda part: part.errors))
+            downs = total(group, lambda part: not part.up)
+            yield row(own.UP, (name,), lambda downs=downs: not downs())
         yield row(own.SCRAPES, (), lambda: self.application.scrapes)
-        yield row(own.RELOADS, (), lambda: 0)
+        yield row(own.RELOADS, (), 0)
         yield row(own.SERIES, (), lambda: self.store.series)
 
     def once(self) -> bytes:
@@ -128,6 +129,13 @@ class Agent:
         """The alarm has rung: some scrape has waited long enough."""
         self.alarm.clear()
         self.store.expire()
+
+
+def total(parts: list[Part], figure: Callable[[Part], float]) -> Callable[[], float]:
+    """The sum of a figure over the parts of a collector."""
+    if len(parts) == 1:
+        return lambda part=parts[0]: figure(part)
+    return lambda: sum([figure(part) for part in parts])
 
 
 def raise_descriptor_limit() -> None:

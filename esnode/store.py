@@ -15,8 +15,8 @@ from ._fast.table import Snapshot
 from .dialects import TEXT, Dialect
 from .sampler import Lane
 
-#: gzip's cheapest level: ISA-L's is ten times as fast as zlib's and hardly larger.
-GZIP_LEVEL = 1
+#: ISA-L's cheapest level: a tenth of the time of zlib's level 6 for a fifth more bytes.
+GZIP_LEVEL = 0
 GZIP_WINDOW = 31
 ZSTD_LEVEL = 1
 
@@ -122,8 +122,9 @@ class Store:
     def _take(self, due: Callable[[Waiter], bool]) -> list[Waiter]:
         """Takes the waiters that are due, and sets the alarm for the rest. The lock is held."""
         done = [waiter for waiter in self._waiters if due(waiter)]
-        self._waiters = [waiter for waiter in self._waiters if not due(waiter)]
-        self._set_alarm()
+        if done:
+            self._waiters = [waiter for waiter in self._waiters if waiter not in done]
+            self._set_alarm()
         return done
 
     def _set_alarm(self) -> None:

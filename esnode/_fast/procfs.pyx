@@ -516,6 +516,7 @@ cdef class Pairs:
     cdef readonly File file
     cdef keymap map
     cdef dict bound             # title + name -> slot
+    cdef uint64_t sizes         # which sizes title + name have, modulo 64: most names have none
     cdef int32_t *slots
 
     def __cinit__(self, Table table not None, path, names):
@@ -529,6 +530,7 @@ cdef class Pairs:
         for i, (key, slot) in enumerate(self.bound.items()):
             keymap_add(&self.map, <char *>(<bytes>key), len(key), <int32_t>i)
             self.slots[i] = slot
+            self.sizes |= <uint64_t>1 << (len(key) & 63)
 
     def __dealloc__(self):
         keymap_free(&self.map)
@@ -574,6 +576,8 @@ cdef class Pairs:
             if not scan_field(values, &field):
                 return False
             length = title.end - title.at
+            if not self.sizes >> ((size + length) & 63) & 1:
+                continue
             if length > SMALL / 2:
                 return False
             memcpy(key + size, title.at, length)

@@ -37,11 +37,11 @@ RESIDENT = gauge("esnode_agent_resident_memory_bytes", "Memory of the agent.")
 SERIES = gauge("esnode_agent_series", "Series of the last full page.")
 
 class Row(NamedTuple):
-    """One row and where its value is from; NaN is absent."""
+    """One row and its value: a constant, or where it is from. NaN is absent."""
 
     metric: Metric
     labels: tuple[str | None, ...]
-    value: Callable[[], float]
+    value: float | Callable[[], float]
 
 
 class Agent(Collector):
@@ -76,7 +76,12 @@ class Agent(Collector):
         self.statm = Line(
             self.table, "/proc/self/statm", (1, add(RESIDENT), resource.getpagesize())
         )
-        self.slots = [(add(row.metric, row.labels), row.value) for row in self.rows]
+        self.slots = []
+        for row in self.rows:
+            if callable(row.value):
+                self.slots.append((add(row.metric, row.labels), row.value))
+            else:
+                self.table.set(add(row.metric, row.labels, OWNER), row.value)
 
     def sample(self, tick: bool) -> None:
         put = self.table.set
