@@ -33,6 +33,8 @@ setup(
             "wraparound": False,
             "cdivision": True,
             "initializedcheck": False,
+            "auto_pickle": False,
+            "autotestdict": False,
         },
     )
 )

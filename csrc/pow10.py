@@ -1,6 +1,6 @@
 """Prints pow10.h: 10^k for k in -292..324 as 128-bit significands, rounded up.
 
-    python3 csrc/pow10.py > csrc/pow10.h
+python3 csrc/pow10.py > csrc/pow10.h
 """
 
 FIRST, LAST = -292, 324

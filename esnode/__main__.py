@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.buffer.write(agent.once())
             sys.stdout.buffer.flush()
         except BrokenPipeError:
-            sys.stdout = None  # type: ignore[assignment]  # nothing to flush at exit
+            sys.stdout = None  # nothing to flush at exit
         return 0
     return agent.run()
 

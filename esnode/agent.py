@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import platform
 import resource
 import signal
@@ -19,7 +20,7 @@ from .host import Host
 from .http import server
 from .http.app import Application
 from .sampler import Lane, Part, Sampler
-from .store import Store
+from .store import Entry, Store
 from .version import version
 
 log = logging.getLogger("esnode")
@@ -73,14 +74,13 @@ class Agent:
             yield row(own.DISABLED, (name,), not enabled)
         parts: dict[str, list[Part]] = {}
         for name, entry in self.store.lanes.items():
-            yield row(own.AGE, (name,), lambda entry=entry: entry.age(time.monotonic()))
+            yield row(own.AGE, (name,), age(entry))
             for part in entry.lane.parts:
                 parts.setdefault(part.name, []).append(part)
         for name, group in parts.items():
             yield row(own.DURATION, (name,), total(group, lambda part: part.seconds))
             yield row(own.ERRORS, (name,), total(group, lambda part: part.errors))
-            downs = total(group, lambda part: not part.up)
-            yield row(own.UP, (name,), lambda downs=downs: not downs())
+            yield row(own.UP, (name,), up(group))
         yield row(own.SCRAPES, (), lambda: self.application.scrapes)
         yield row(own.RELOADS, (), 0)
         yield row(own.SERIES, (), lambda: self.store.series)
@@ -134,8 +134,19 @@ class Agent:
 def total(parts: list[Part], figure: Callable[[Part], float]) -> Callable[[], float]:
     """The sum of a figure over the parts of a collector."""
     if len(parts) == 1:
-        return lambda part=parts[0]: figure(part)
+        part = parts[0]
+        return lambda: figure(part)
     return lambda: sum([figure(part) for part in parts])
+
+
+def up(parts: list[Part]) -> Callable[[], float]:
+    """Whether all parts of a collector are up."""
+    return lambda: all(part.up for part in parts)
+
+
+def age(entry: Entry) -> Callable[[], float]:
+    """The age of a lane's newest snapshot; NaN before the first."""
+    return lambda: entry.age(time.monotonic()) if entry.snapshot else math.nan
 
 
 def raise_descriptor_limit() -> None:

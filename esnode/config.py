@@ -58,9 +58,9 @@ class Orchestrator(msgspec.Struct, frozen=True, kw_only=True):
     enable_zombie_reaper: Annotated[bool, Meta(description="Reap zombie processes.")] = True
     enable_turbo_mode: Annotated[bool, Meta(description="Tune for latency.")] = False
     enable_bin_packing: Annotated[bool, Meta(description="Pack tasks onto few GPUs.")] = False
-    enable_flash_preemption: Annotated[
-        bool, Meta(description="Preempt tasks of low priority.")
-    ] = False
+    enable_flash_preemption: Annotated[bool, Meta(description="Preempt tasks of low priority.")] = (
+        False
+    )
     enable_dataset_prefetch: Annotated[bool, Meta(description="Prefetch data sets.")] = False
     enable_bandwidth_reserve: Annotated[bool, Meta(description="Reserve network bandwidth.")] = (
         False
@@ -106,9 +106,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = False
     enable_app: Annotated[bool, Meta(description="Read a model server's own metrics.")] = False
 
-    cpu_per_core_detail: Annotated[
-        bool, Meta(description="CPU time of each core by state.")
-    ] = False
+    cpu_per_core_detail: Annotated[bool, Meta(description="CPU time of each core by state.")] = (
+        False
+    )
     memory_detail: Annotated[
         bool, Meta(description="The keys of meminfo that have no family of their own.")
     ] = False
@@ -150,9 +150,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log_format: Annotated[Literal["text", "json"], Meta(description="How it is logged.")] = "text"
 
     enable_local_tsdb: Annotated[bool, Meta(description="Keep a local history.")] = False
-    local_tsdb_path: Annotated[
-        str | None, Meta(description="Directory of the local history.")
-    ] = None
+    local_tsdb_path: Annotated[str | None, Meta(description="Directory of the local history.")] = (
+        None
+    )
     local_tsdb_retention_hours: Annotated[
         int, Meta(ge=1, le=8760, description="Hours of history to keep.")
     ] = 48
@@ -322,7 +322,8 @@ def _allowed(name: str, info: Any) -> str:
     if isinstance(info, inspect.BoolType):
         return "true or false"
     if isinstance(info, inspect.LiteralType):
-        return "one of " + ", ".join(info.values) if len(info.values) > 1 else info.values[0]
+        words = [str(value) for value in info.values]
+        return words[0] if len(words) == 1 else "one of " + ", ".join(words)
     if isinstance(info, (inspect.IntType, inspect.FloatType)):
         word = "a whole number" if isinstance(info, inspect.IntType) else "a number"
         low = f" above {info.gt:g}" if info.gt is not None else ""

@@ -20,7 +20,9 @@ _NAMES = {level: name for name, level in LEVELS.items()}
 
 
 def _when(record: logging.LogRecord) -> str:
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{record.msecs:03.0f}Z"
+    return (
+        f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{record.msecs:03.0f}Z"
+    )
 
 
 class Text(logging.Formatter):

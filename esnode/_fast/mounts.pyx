@@ -56,7 +56,7 @@ cdef enum:
 
 
 @cython.final
-cdef class Mount:
+cdef class _Mount:
     cdef Task *task
     cdef int32_t[N_VALUES] slots
     cdef double[N_VALUES] values
@@ -75,7 +75,7 @@ cdef class Mounts:
     cdef Table table
     cdef crew *crew
     cdef int64_t timeout, patience
-    cdef dict mounts            # path -> Mount
+    cdef dict mounts            # path -> _Mount
     cdef bint started
 
     def __cinit__(self, Table table not None, double timeout, double patience):
@@ -90,16 +90,16 @@ cdef class Mounts:
     def __dealloc__(self):
         if self.crew != NULL:
             for mount in self.mounts.values():
-                crew_abandon(self.crew, &(<Mount>mount).task.base)
+                crew_abandon(self.crew, &(<_Mount>mount).task.base)
             crew_close(self.crew)
 
     def bind(self, bytes path not None, slots):
         """Fills slots, in the order of VALUES, from the mount at an absolute path."""
-        cdef Mount mount
+        cdef _Mount mount
         cdef int i
         if path in self.mounts or len(path) >= PATH_MAX or len(slots) != N_VALUES:
             raise ValueError(f"{path!r} is bound already, too long, or has not {N_VALUES} slots")
-        mount = Mount.__new__(Mount)
+        mount = _Mount.__new__(_Mount)
         for i in range(N_VALUES):
             mount.slots[i] = slots[i]
             mount.values[i] = NAN
@@ -112,11 +112,11 @@ cdef class Mounts:
 
     def drop(self, bytes path not None):
         """Lets go of a mount and its slots; not between start() and read()."""
-        crew_abandon(self.crew, &(<Mount>self.mounts.pop(path)).task.base)
+        crew_abandon(self.crew, &(<_Mount>self.mounts.pop(path)).task.base)
 
     def start(self):
         """Starts to ask every mount that is not still being asked."""
-        cdef Mount mount
+        cdef _Mount mount
         cdef int n = 0
         cdef crew_task **tasks = <crew_task **>calloc(len(self.mounts) + 1, sizeof(crew_task *))
         if tasks == NULL:
@@ -133,7 +133,7 @@ cdef class Mounts:
     def read(self):
         """Fills the slots with the answers, after start(). Returns {path: errno} of the mounts that
         refused to answer."""
-        cdef Mount mount
+        cdef _Mount mount
         cdef int64_t running
         cdef int i
         if not self.started:
@@ -158,7 +158,7 @@ cdef class Mounts:
         return errors
 
 
-cdef void take(Mount mount) noexcept:
+cdef void take(_Mount mount) noexcept:
     """Takes over a mount's answer."""
     cdef c_statvfs *answer = &mount.task.result
     cdef double unit = <double>(answer.f_frsize or answer.f_bsize)

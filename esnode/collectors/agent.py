@@ -23,18 +23,15 @@ DURATION = gauge(
     "esnode_agent_scrape_duration_seconds", "Time of a collector's last reading.", COLLECTOR
 )
 ERRORS = counter("esnode_agent_errors_total", "What a collector could not read.", COLLECTOR)
-UP = gauge(
-    "esnode_agent_collector_up", "Whether a collector could read its sources.", COLLECTOR
-)
-DISABLED = gauge(
-    "esnode_agent_collector_disabled", "Whether a collector is turned off.", COLLECTOR
-)
+UP = gauge("esnode_agent_collector_up", "Whether a collector could read its sources.", COLLECTOR)
+DISABLED = gauge("esnode_agent_collector_disabled", "Whether a collector is turned off.", COLLECTOR)
 AGE = gauge("esnode_agent_snapshot_age_seconds", "Age of a lane's newest reading.", ("lane",))
 SCRAPES = counter("esnode_agent_scrapes_total", "Pages of metrics served.")
 CPU = counter("esnode_agent_cpu_seconds_total", "CPU time of the agent.")
 RELOADS = counter("esnode_agent_config_reloads_total", "Reloads of the configuration.")
 RESIDENT = gauge("esnode_agent_resident_memory_bytes", "Memory of the agent.")
 SERIES = gauge("esnode_agent_series", "Series of the last full page.")
+
 
 class Row(NamedTuple):
     """One row and its value: a constant, or where it is from. NaN is absent."""

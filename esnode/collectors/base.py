@@ -12,12 +12,11 @@ from ..config import Config
 from ..host import Host
 from ..metrics import Metric
 
-
 #: Where a value comes from and goes to: (columns, slot[, num[, den[, less columns]]]); see Rows.
 Cell = tuple[Any, ...]
 
 
-class Unavailable(Exception):
+class Unavailable(Exception):  # noqa: N818  # says what is the case
     """The collector's source is not on this machine; the text says which and why."""
 
 

@@ -10,9 +10,7 @@ from ..metrics import counter, gauge
 from .base import Collector, label
 
 TOTAL = gauge("esnode_memory_total_bytes", "Memory that the kernel can use.")
-AVAILABLE = gauge(
-    "esnode_memory_available_bytes", "Memory that new work can get without swapping."
-)
+AVAILABLE = gauge("esnode_memory_available_bytes", "Memory that new work can get without swapping.")
 USED = gauge("esnode_memory_used_bytes", "Memory that is not available: total less available.")
 SWAP_TOTAL = gauge("esnode_swap_total_bytes", "Swap space.")
 SWAP_FREE = gauge("esnode_swap_free_bytes", "Swap space that is not in use.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 
-from .._fast.mounts import VALUES, Mounts as Reader
+from .._fast.mounts import VALUES
+from .._fast.mounts import Mounts as Reader
 from .._fast.procfs import File
 from ..metrics import gauge
 from .base import Collector, Filter, label

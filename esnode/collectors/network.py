@@ -66,9 +66,7 @@ class Network(Collector):
         self.shown = Filter(
             self.config.network_interface_include, self.config.network_interface_exclude
         )
-        self.dev = Rows(
-            self.table, self.host.net("dev"), until=b":", news=b"", shape=range(1, 17)
-        )
+        self.dev = Rows(self.table, self.host.net("dev"), until=b":", news=b"", shape=range(1, 17))
         self.interfaces: set[bytes] = set()
         self.protocols = [
             Pairs(

@@ -70,7 +70,7 @@ class Node(Collector):
         """The distribution's name for itself; see os-release(5)."""
         for path in (b"/etc/os-release", b"/usr/lib/os-release"):
             try:
-                with open(self.host.root(path), errors="replace") as file:
+                with Path(os.fsdecode(self.host.root(path))).open(errors="replace") as file:
                     lines = file.read(65536).splitlines()
             except OSError:
                 continue

@@ -43,7 +43,7 @@ class Response(NamedTuple):
 Respond = Callable[[Response], None]
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818  # an answer, not a fault
     """An answer in plain text; raised from anywhere in a handler."""
 
     def __init__(self, status: int, text: str, *headers: tuple[str, str]) -> None:

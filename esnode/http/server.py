@@ -49,7 +49,7 @@ def resolve(host: str, port: int) -> str:
     return str(address[0])
 
 
-class Scheduler(CallbackScheduler):  # type: ignore[misc]  # granian's is untyped
+class Scheduler(CallbackScheduler):
     """Hands requests to the application on granian's own thread for Python.
 
     Granian would start an asyncio task for each instead, which costs a wake-up of the loop's
@@ -78,8 +78,9 @@ class Scheduler(CallbackScheduler):  # type: ignore[misc]  # granian's is untype
 
 async def serve(application: Application, address: str, port: int, stop: asyncio.Event) -> None:
     """Serves until ``stop`` is set."""
-    embed._new_cbscheduler = lambda loop, *_, **__: Scheduler(loop, application, None, None, None)
-    server = embed.Server(
+    hook: Any = embed  # granian has no public way to choose the scheduler
+    hook._new_cbscheduler = lambda loop, *_, **__: Scheduler(loop, application, None, None, None)
+    server: Any = embed.Server(
         application,
         address,
         port,

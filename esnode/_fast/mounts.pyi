@@ -1,0 +1,16 @@
+from collections.abc import Sequence
+from typing import final
+
+from typing_extensions import Self
+
+from .table import Table
+
+VALUES: tuple[str, ...]
+
+@final
+class Mounts:
+    def __new__(cls, table: Table, timeout: float, patience: float) -> Self: ...
+    def bind(self, path: bytes, slots: Sequence[int]) -> None: ...
+    def drop(self, path: bytes) -> None: ...
+    def start(self) -> None: ...
+    def read(self) -> dict[bytes, int]: ...
