@@ -126,7 +126,7 @@ static inline void crew_start(crew *c, crew_task **tasks, int n) {
             last = &tasks[i]->next;
             c->open++;
         }
-    if (c->idle)
+    if (c->queue && c->idle)
         pthread_cond_signal(&c->work);
     else if (c->queue)
         crew_hire(c);

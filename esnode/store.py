@@ -20,8 +20,9 @@ GZIP_LEVEL = 0
 GZIP_WINDOW = 31
 ZSTD_LEVEL = 1
 
-#: A lane that has missed this many intervals is not shown any more.
+#: A lane is not shown any more when it has missed this many intervals, and at least this time.
 MISSED = 3
+LEAST = 1.0
 
 
 class Page:
@@ -58,7 +59,7 @@ class Entry:
 
     def missing(self, now: float) -> bool:
         """Whether the lane has no reading, or none that still tells anything."""
-        return self.age(now) > MISSED * max(self.lane.interval, 1.0)
+        return self.age(now) > max(MISSED * self.lane.interval, LEAST)
 
 
 class Waiter:
@@ -179,7 +180,8 @@ class Store:
             return page
 
     def _compose(self, dialect: Dialect, now: float, groups: Collection[str] | None) -> bytes:
-        self._dialects = {**self._dialects, dialect.name: dialect}
+        if dialect.name not in self._dialects:
+            self._dialects = {**self._dialects, dialect.name: dialect}
         parts = []
         series = 0
         for entry in self.lanes.values():

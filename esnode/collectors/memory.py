@@ -75,9 +75,12 @@ class Memory(Collector):
     name = "memory"
     switch = "enable_memory"
     metrics = (
-        *LINES.values(),
+        TOTAL,
         USED,
+        *list(LINES.values())[1:-2],
+        SWAP_TOTAL,
         SWAP_USED,
+        SWAP_FREE,
         *COUNTS.values(),
         DETAIL,
         *(metric for metric, _ in VMSTAT.values()),

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 CONNECTIONS = 8192
 #: Milliseconds in which a request's header must arrive.
 HEADER_TIMEOUT = 3000
-#: Seconds that open connections get at the end.
+#: Seconds that connected clients get at the end.
 GRACE = 0.5
 
 
@@ -94,11 +94,13 @@ async def serve(application: Application, address: str, port: int, stop: asyncio
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT),
         log_enabled=False,
     )
-    server.workers_kill_timeout = GRACE
     serving = asyncio.ensure_future(server.serve())
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if not serving.done():
         server.stop()
-    await serving
+    try:
+        await asyncio.wait_for(serving, GRACE)
+    except asyncio.TimeoutError:
+        log.debug("clients were still connected %s s after the end", GRACE)
