@@ -216,6 +216,7 @@ class Key(msgspec.Struct, frozen=True):
     variable: str
     default: Any
     annotation: Any
+    kinds: frozenset[type]
     description: str
     allowed: str
 
@@ -234,15 +235,16 @@ class Key(msgspec.Struct, frozen=True):
 
     def parse(self, text: str) -> Any:
         """The value that a flag or variable spells; still to be checked by :meth:`accept`."""
-        if text.lower() in _WORDS and "true" in self.allowed:
+        if bool in self.kinds and text.lower() in _WORDS:
             return _WORDS[text.lower()]
-        if "number" in self.allowed:
-            if self.name.endswith("_seconds"):
-                return parse_duration(text)
-            try:
-                return float(text) if "whole" not in self.allowed else int(text)
-            except ValueError:
-                return text
+        if self.name.endswith("_seconds"):
+            return parse_duration(text)
+        for kind in (int, float):
+            if kind in self.kinds:
+                try:
+                    return kind(text)
+                except ValueError:
+                    return text
         return None if text == "" and self.default is None else text
 
     def accept(self, value: Any, where: str) -> Any:
@@ -302,7 +304,7 @@ def spell(value: Any) -> str:
     """A value as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value == int(value) and abs(value) < 1e15:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     if isinstance(value, (int, float)):
         return repr(value)
@@ -311,21 +313,34 @@ def spell(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
+def _alternatives(info: Any) -> list[Any]:
+    """The types that a key's value can have, None aside."""
+    if isinstance(info, msgspec.inspect.Metadata):
+        return _alternatives(info.type)
+    if isinstance(info, msgspec.inspect.UnionType):
+        return [part for each in info.types for part in _alternatives(each)]
+    return [] if isinstance(info, msgspec.inspect.NoneType) else [info]
+
+
+_KINDS: dict[Any, type] = {
+    msgspec.inspect.BoolType: bool,
+    msgspec.inspect.IntType: int,
+    msgspec.inspect.FloatType: float,
+    msgspec.inspect.StrType: str,
+    msgspec.inspect.LiteralType: str,
+}
+
+
 def _allowed(name: str, info: Any) -> str:
-    """What a key accepts, in words."""
-    inspect = msgspec.inspect
-    if isinstance(info, inspect.Metadata):
-        info = info.type
-    if isinstance(info, inspect.UnionType):
-        known = [part for part in info.types if not isinstance(part, inspect.NoneType)]
-        return " or ".join(_allowed(name, part) for part in known)
-    if isinstance(info, inspect.BoolType):
+    """What one alternative of a key accepts, in words."""
+    kind = _KINDS[type(info)]
+    if kind is bool:
         return "true or false"
-    if isinstance(info, inspect.LiteralType):
+    if isinstance(info, msgspec.inspect.LiteralType):
         words = [str(value) for value in info.values]
         return words[0] if len(words) == 1 else "one of " + ", ".join(words)
-    if isinstance(info, (inspect.IntType, inspect.FloatType)):
-        word = "a whole number" if isinstance(info, inspect.IntType) else "a number"
+    if kind in (int, float):
+        word = "a whole number" if kind is int else "a number"
         low = f" above {info.gt:g}" if info.gt is not None else ""
         low = f" from {info.ge:g}" if info.ge is not None else low
         high = f" to {info.le:g}" if info.le is not None else ""
@@ -340,7 +355,7 @@ def _allowed(name: str, info: Any) -> str:
 def _keys(struct: Any, table: str = "") -> Iterator[Key]:
     hints = msgspec.inspect.type_info(struct)
     assert isinstance(hints, msgspec.inspect.StructType)
-    annotations = _annotations(struct)
+    annotations = get_type_hints(struct, include_extras=True)
     for field in hints.fields:
         if isinstance(field.type, msgspec.inspect.StructType):
             yield from _keys(field.type.cls, field.name + ".")
@@ -350,6 +365,7 @@ def _keys(struct: Any, table: str = "") -> Iterator[Key]:
         if name == "orchestrator.enabled":
             flat = "enable_orchestrator"
         info = field.type
+        parts = _alternatives(info)
         description = ""
         if isinstance(info, msgspec.inspect.Metadata):
             description = (info.extra_json_schema or {})["description"]
@@ -359,13 +375,10 @@ def _keys(struct: Any, table: str = "") -> Iterator[Key]:
             variable="ESNODE_" + flat.upper(),
             default=field.default,
             annotation=annotations[field.name],
+            kinds=frozenset(_KINDS[type(part)] for part in parts),
             description=description,
-            allowed=_allowed(name, info),
+            allowed=" or ".join(_allowed(name, part) for part in parts),
         )
-
-
-def _annotations(struct: Any) -> dict[str, Any]:
-    return get_type_hints(struct, include_extras=True)
 
 
 KEYS: dict[str, Key] = {key.name: key for key in _keys(Config)}

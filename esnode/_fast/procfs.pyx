@@ -117,6 +117,8 @@ cdef class File:
             error = EISDIR
         elif not S_ISREG(st.st_mode):
             error = EINVAL
+        elif st.st_size > HUGE:
+            error = EFBIG
         if error:
             self.close()
         return error
@@ -149,7 +151,7 @@ cdef class File:
         cdef struct_stat st
         cdef int error
         if self.fd >= 0 and not self.kernels and (fstat(self.fd, &st) < 0 or st.st_nlink == 0):
-            self.close()
+            self.close()  # deleted, or replaced by another file
         if self.fd >= 0:
             error = self._pread()
             if error == 0:
@@ -162,6 +164,10 @@ cdef class File:
                 self.close()
         if error:
             self.size = 0
+            if error == EFBIG:
+                free(self.text)
+                self.text = NULL
+                self.capacity = 0
         return error
 
     def changed(self):
