@@ -50,13 +50,17 @@ docs: $(VENV)/.dev  ## Write the generated pages anew
 docs-check: $(VENV)/.dev  ## Fail where a generated page is not what `make docs` writes
 	$(BIN)/python -m esnode.catalog --check docs
 
-asan:  ## Run the parsers' tests under the address and undefined-behaviour sanitizers
-	$(MAKE) VENV=.venv-asan .venv-asan/.dev ESNODE_SANITIZE=address,undefined
-	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 \
-	  .venv-asan/bin/python -m pytest -p no:cacheprovider tests/fast $(ARGS)
+asan: $(VENV)/.dev  ## The extensions' tests under the address and undefined-behaviour sanitizers
+	rm -rf build/asan
+	ESNODE_SANITIZE=address,undefined,float-cast-overflow $(BIN)/python setup.py --quiet build \
+	  --build-lib build/asan --build-temp build/asan.tmp build_ext --force
+	cp -r csrc tests pyproject.toml build/asan
+	if [ -d ../shared ]; then ln -sfn ../../shared build/shared; fi
+	cd build/asan && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	  $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider --capture=sys tests/fast $(ARGS)
 
 ci: lint test docs-check  ## What CI runs
 
 clean:  ## Remove what the other targets made
-	rm -rf .venv .venv-asan build esnode/_fast/*.so
+	rm -rf .venv build esnode/_fast/*.so

@@ -164,6 +164,12 @@ static inline void crew_abandon(crew *c, crew_task *task) {
     pthread_mutex_lock(&c->lock);
     int running = task->started != 0;
     task->abandoned = 1;
+    for (crew_task **at = &c->queue; *at; at = &(*at)->next)
+        if (*at == task) { /* handed out, and nobody has begun it */
+            *at = task->next;
+            c->open--;
+            break;
+        }
     pthread_mutex_unlock(&c->lock);
     if (!running)
         free(task);

@@ -259,7 +259,7 @@ class Key(msgspec.Struct, frozen=True):
                 re.compile(accepted)
             elif self.is_path and accepted is not None:
                 accepted = str(Path(accepted).expanduser()) if accepted else ""
-        except (ValueError, re.error) as error:
+        except (ValueError, OverflowError, re.error) as error:
             detail = f" ({error})" if isinstance(error, re.error) else ""
             shown = MASK if self.name in SECRETS else spell(value)
             raise ConfigError(

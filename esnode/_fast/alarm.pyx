@@ -40,8 +40,11 @@ cdef class Alarm:
         """Rings once after this many seconds, instead of what was set; 0 or less: not at all."""
         cdef itimerspec when
         when.it_interval.tv_sec = when.it_interval.tv_nsec = 0
-        when.it_value.tv_sec = <long>seconds if seconds > 0 else 0
-        when.it_value.tv_nsec = <long>((seconds - <long>seconds) * 1e9) if seconds > 0 else 0
+        when.it_value.tv_sec = when.it_value.tv_nsec = 0
+        if seconds > 0:
+            seconds = min(max(seconds, 1e-9), 1e9)
+            when.it_value.tv_sec = <long>seconds
+            when.it_value.tv_nsec = <long>((seconds - <long>seconds) * 1e9)
         timerfd_settime(self.fd, 0, &when, NULL)
 
     def clear(self):

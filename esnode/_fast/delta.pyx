@@ -40,7 +40,8 @@ cdef class Ratios:
         if moved == NULL:
             raise MemoryError
         self.ratios = <Ratio *>moved
-        self.ratios[self.size] = Ratio(out, over, under, NAN, NAN)
+        self.ratios[self.size] = Ratio(
+            self.table.check(out), self.table.check(over), self.table.check(under), NAN, NAN)
         self.size += 1
 
     def drop(self, int out):
@@ -106,7 +107,7 @@ cdef class Totals:
         if moved == NULL:
             raise MemoryError
         self.totals = <Total *>moved
-        self.totals[self.size] = Total(slot, NAN, 0)
+        self.totals[self.size] = Total(self.table.check(slot), NAN, 0)
         self.size += 1
 
     def drop(self, int slot):
@@ -121,15 +122,15 @@ cdef class Totals:
     def update(self):
         """Corrects the slots; called after every reading. An absent value stays absent."""
         cdef Total *total
-        cdef double value, fall
+        cdef double raw, value, fall
         cdef Py_ssize_t i
         with nogil:
             for i in range(self.size):
                 total = &self.totals[i]
-                value = self.table.values[total.slot]
-                if value != value:
+                raw = self.table.values[total.slot]
+                if raw != raw:
                     continue
-                value += total.base
+                value = raw + total.base
                 fall = total.last - value
                 if fall > 0:
                     if self.modulus > 0 and fall > self.modulus / 2:
@@ -138,6 +139,6 @@ cdef class Totals:
                     elif fall <= self.glitch:
                         value = total.last
                     else:
-                        value -= total.base
+                        value = raw
                         total.base = 0
                 self.table.values[total.slot] = total.last = value

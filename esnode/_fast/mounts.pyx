@@ -101,7 +101,7 @@ cdef class Mounts:
             raise ValueError(f"{path!r} is bound already, too long, or has not {N_VALUES} slots")
         mount = _Mount.__new__(_Mount)
         for i in range(N_VALUES):
-            mount.slots[i] = slots[i]
+            mount.slots[i] = self.table.check(slots[i])
             mount.values[i] = NAN
         mount.task = <Task *>calloc(1, sizeof(Task))
         if mount.task == NULL:
@@ -111,7 +111,7 @@ cdef class Mounts:
         self.mounts[path] = mount
 
     def drop(self, bytes path not None):
-        """Lets go of a mount and its slots; not between start() and read()."""
+        """Lets go of a mount and its slots."""
         crew_abandon(self.crew, &(<_Mount>self.mounts.pop(path)).task.base)
 
     def start(self):

@@ -206,14 +206,14 @@ cdef uint64_t mask_of(columns) except? 0:
     return mask
 
 
-cdef int fill(Cell *cell, tuple spec) except -1:
+cdef int fill(Cell *cell, tuple spec, Table table) except -1:
     """Fills a cell from (columns, slot[, num[, den[, less]]]); returns the end of its columns."""
     columns, slot, num, den, less = spec + (1, 1, ())[len(spec) - 2:]
     columns = (columns,) if isinstance(columns, int) else tuple(columns)
     cell.plus = mask_of(columns)
     cell.minus = mask_of(less)
     cell.first = min(columns)
-    cell.slot = slot
+    cell.slot = table.check(slot)
     cell.num = num
     cell.den = den
     return (cell.plus | cell.minus).bit_length()
@@ -315,6 +315,8 @@ cdef class Rows:
                   shape=()):
         self.table = table
         self.file = File(path)
+        if not 0 <= key < FIELDS:
+            raise ValueError(f"column {key}")
         self.key = key
         self.until = until[0] if until else 0
         self.news = news
@@ -332,8 +334,11 @@ cdef class Rows:
 
     def bind(self, bytes key not None, *cells):
         """Fills the cells' slots from the line of a key; without a cell the key is just known."""
+        cdef Cell cell
         if key in self.bound:
             raise ValueError(f"{key!r} is bound twice")
+        for spec in cells:
+            fill(&cell, spec, self.table)
         self.bound[key] = cells
         self.stale = True
 
@@ -357,7 +362,7 @@ cdef class Rows:
             self.entries[i] = Entry(<int32_t>n, <int32_t>(n + len(specs)), self.turn)
             keymap_add(&self.map, <char *>(<bytes>key), len(key), <int32_t>i)
             for spec in specs:
-                self.end = max(self.end, fill(&self.cells[n], spec))
+                self.end = max(self.end, fill(&self.cells[n], spec, self.table))
                 n += 1
             i += 1
         self.stale = False
@@ -451,6 +456,10 @@ cdef class Rows:
         cdef span text, line, name
         cdef Fields fields
         cdef Py_ssize_t i
+        if self.news is None:
+            raise ValueError("a reader without news has no changes")
+        if self.stale:
+            self._compile()
         fresh = {}
         text.at = self.file.text
         text.end = self.file.text + self.file.size
@@ -480,7 +489,7 @@ cdef class Line:
         if self.cells == NULL:
             raise MemoryError
         for spec in cells:
-            self.end = max(self.end, fill(&self.cells[self.size], spec))
+            self.end = max(self.end, fill(&self.cells[self.size], spec, table))
             self.size += 1
 
     def __dealloc__(self):
@@ -535,7 +544,7 @@ cdef class Pairs:
             raise MemoryError
         for i, (key, slot) in enumerate(self.bound.items()):
             keymap_add(&self.map, <char *>(<bytes>key), len(key), <int32_t>i)
-            self.slots[i] = slot
+            self.slots[i] = table.check(slot)
             self.sizes |= <uint64_t>1 << (len(key) & 63)
 
     def __dealloc__(self):
@@ -585,7 +594,7 @@ cdef class Pairs:
             if not self.sizes >> ((size + length) & 63) & 1:
                 continue
             if length > SMALL / 2:
-                return False
+                continue
             memcpy(key + size, title.at, length)
             i = keymap_get(&self.map, key, size + length)
             if i >= 0:

@@ -22,4 +22,5 @@ cdef class Table:
     cdef dict _slots
     cdef list _free
     cdef Layout _layout
+    cdef int check(self, Py_ssize_t slot) except -1
     cdef int _slot(self, unsigned char keep) except -1

@@ -105,6 +105,12 @@ cdef class Table:
         free(self.values)
         free(self.keep)
 
+    cdef int check(self, Py_ssize_t slot) except -1:
+        """The slot; raises IndexError for one that the table has not."""
+        if slot < 0 or slot >= self.size:
+            raise IndexError(slot)
+        return <int>slot
+
     cdef int _slot(self, unsigned char keep) except -1:
         cdef int slot
         cdef Py_ssize_t capacity
@@ -160,6 +166,8 @@ cdef class Table:
 
     def forget(self, int slot):
         """Gives a hidden slot back."""
+        if self.check(slot) in self._free:
+            raise ValueError(f"slot {slot} was given back already")
         self.values[slot] = NAN
         self.keep[slot] = READING
         self._free.append(slot)
@@ -173,15 +181,11 @@ cdef class Table:
 
     def get(self, Py_ssize_t slot):
         """The value of a slot; NaN when absent."""
-        if slot < 0 or slot >= self.size:
-            raise IndexError(slot)
-        return self.values[slot]
+        return self.values[self.check(slot)]
 
     def set(self, Py_ssize_t slot, double value):
         """Stores a value in a slot."""
-        if slot < 0 or slot >= self.size:
-            raise IndexError(slot)
-        self.values[slot] = value
+        self.values[self.check(slot)] = value
 
     def begin(self, bint tick):
         """Starts a reading: what it is to fill becomes absent. See READING, TICK and OWNER."""

@@ -1,0 +1,92 @@
+"""The readers on files from real machines, against the oracle."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.fast.readers import FORMATS
+
+ARCHIVE = Path(__file__).parents[2].parent / "shared/procfs/fixtures.ttar"
+
+
+def content(lines: list[bytes]) -> bytes:
+    """A file of the archive: NULLBYTE is a zero byte, a last EOF means "no newline here"."""
+    text = b"".join(line + b"\n" for line in lines)
+    text = text.removesuffix(b"EOF\n") if not text.endswith(b"\\EOF\n") else text
+    text = text.replace(b"\\EOF", b"EOF")
+    return re.sub(rb"(?<!\\)NULLBYTE", b"\0", text).replace(b"\\NULLBYTE", b"NULLBYTE")
+
+
+def unpack(archive: bytes) -> dict[str, bytes]:
+    """The archive's regular files, by path."""
+    files = {}
+    path = ""
+    lines = iter(archive.split(b"\n"))
+    for line in lines:
+        word, _, rest = line.partition(b": ")
+        if word == b"Path":
+            path = rest.decode()
+        elif word == b"Lines":
+            files[path] = content([next(lines) for _ in range(int(rest))])
+    return files
+
+
+@pytest.fixture(scope="module")
+def captured() -> dict[str, bytes]:
+    if not ARCHIVE.exists():
+        pytest.skip(f"{ARCHIVE.name} is not beside the checkout")
+    return unpack(ARCHIVE.read_bytes())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_captured_files_agree_with_the_oracle(
+    name: str, captured: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Every file of that name, those of processes and devices among them: other formats, too."""
+    texts = {path: text for path, text in captured.items() if path.endswith("/" + name)}
+    if not texts:
+        pytest.skip(f"the archive has no {name}")
+    copy = tmp_path / "copy"
+    for path, text in texts.items():
+        copy.write_bytes(text)
+        form = FORMATS[name]
+        assert form.bind(copy).read() == form.expect(text), path
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "value"),
+    [
+        ("meminfo", "MemTotal:", 15666184 * 1024),
+        ("stat", "cpu idle", 89790.04),
+        ("stat", "ctxt", 38014093),
+        ("diskstats", "sda 5", 1003346126 * 512 / 7),
+        ("net/dev", "eth0 1", 874354587 * 512 / 7),
+        ("26231/net/snmp", "Tcp:RetransSegs", 348),
+        ("26231/net/netstat", "TcpExt:ListenDrops", 0),
+        ("loadavg", "0", 0.02),
+    ],
+)
+def test_some_values_as_they_stand_in_the_files(
+    path: str, key: str, value: float, captured: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Read off by eye, so that reader and oracle cannot err alike."""
+    name = re.sub(r"^\d+/", "", path)
+    copy = tmp_path / "copy"
+    copy.write_bytes(captured[f"fixtures/proc/{path}"])
+    assert FORMATS[name].bind(copy).read()[key] == value
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_captured_files_cut_short(name: str, captured: dict[str, bytes], tmp_path: Path) -> None:
+    form = FORMATS[name]
+    copy = tmp_path / "copy"
+    copy.write_bytes(b"")
+    bound = form.bind(copy)
+    for path, text in captured.items():
+        if path.endswith("/" + name):
+            for end in range(0, len(text), 1 + len(text) // 40):
+                copy.write_bytes(text[:end])
+                assert bound.read() == form.expect(text[:end]), (path, end)

@@ -1,0 +1,117 @@
+"""Slow, obvious readers of the kernel's files, to compare the compiled ones with.
+
+Only whole lines count: a last line without its newline was cut short, and its last number with it.
+A number is digits, with at most one point between them; one that does not fit 64 bits is absent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+Cells = dict[int, bytes]
+
+_NUMBER = re.compile(rb"([0-9]+)(?:\.([0-9]+))?")
+
+
+def lines(text: bytes) -> list[bytes]:
+    return text.split(b"\n")[:-1]
+
+
+def fields(line: bytes) -> list[bytes]:
+    return [field for field in re.split(rb"[ \t]+", line) if field]
+
+
+def number(field: bytes) -> float | None:
+    match = _NUMBER.fullmatch(field)
+    if not match:
+        return None
+    whole, fraction = match[1], match[2] or b""
+    units = int(whole + fraction)
+    if units >= 2**64 or len(fraction) >= 20:
+        return None
+    return float(units) / 10.0 ** len(fraction)
+
+
+def integer(field: bytes) -> int | None:
+    return int(field) if re.fullmatch(rb"[0-9]+", field) and int(field) < 2**64 else None
+
+
+def keyed(text: bytes, key: int = 0) -> list[tuple[bytes, Cells]]:
+    """(key, the other columns) of each line whose key is column ``key``."""
+    rows = []
+    for line in lines(text):
+        cells = dict(enumerate(fields(line)))
+        if key in cells:
+            rows.append((cells.pop(key), cells))
+    return rows
+
+
+def before_last(text: bytes, mark: bytes) -> list[tuple[bytes, Cells]]:
+    """(key, columns from 1) of each line whose key is all text before the last ``mark``."""
+    rows = []
+    for line in lines(text):
+        if mark in line:
+            name, _, rest = line.rpartition(mark)
+            rows.append((name.strip(b" \t"), dict(enumerate(fields(rest), 1))))
+    return rows
+
+
+def column(rows: Iterable[tuple[bytes, Cells]], key: bytes, at: int) -> float | None:
+    """The number in a column of a key's line; of several such lines the last that has one."""
+    found = None
+    for name, cells in rows:
+        if name == key and at in cells:
+            value = number(cells[at])
+            found = found if value is None else value
+    return found
+
+
+def total(
+    rows: Iterable[tuple[bytes, Cells]], key: bytes, plus: Iterable[int], less: Iterable[int] = ()
+) -> float | None:
+    """The sum of some columns less others. The first must be there, the others may be missing;
+    one that is no whole number, or less than nothing in all, spoils the line."""
+    plus, less = list(plus), list(less)
+    found = None
+    for name, cells in rows:
+        if name != key or min(plus) not in cells:
+            continue
+        more = [integer(cells[at]) for at in plus if at in cells]
+        fewer = [integer(cells[at]) for at in less if at in cells]
+        if None not in more + fewer:
+            value = sum(n for n in more if n is not None) - sum(n for n in fewer if n is not None)
+            found = float(value) if value >= 0 else found
+    return found
+
+
+def loadavg(text: bytes) -> list[float | None]:
+    """The numbers of the first line."""
+    return [number(field) for line in lines(text)[:1] for field in fields(line)]
+
+
+def pairs(text: bytes) -> dict[bytes, float]:
+    """{title + name: value} of a file whose lines alternate between names and values."""
+    found: dict[bytes, float] = {}
+    whole = lines(text)
+    for names, values in zip(whole[::2], whole[1::2], strict=False):
+        above, below = fields(names), fields(values)
+        if above and below and above[0] == below[0]:
+            for name, field in zip(above[1:], below[1:], strict=False):
+                value = integer(field)
+                if value is not None:
+                    found[above[0] + name] = float(value)
+    return found
+
+
+def news(
+    rows: Iterable[tuple[bytes, Cells]], start: bytes, shape: Iterable[int]
+) -> dict[bytes, None]:
+    """The keys, in order, that begin with ``start`` and have digits in all columns of ``shape``,
+    whatever their size."""
+    shape = list(shape)
+    return {
+        name: None
+        for name, cells in rows
+        if name.startswith(start) and all(_NUMBER.fullmatch(cells.get(at, b"")) for at in shape)
+    }
