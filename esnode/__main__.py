@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -28,33 +29,50 @@ Flags, each also a key of the file and a variable ESNODE_<KEY>:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    words = sys.argv[1:] if argv is None else argv
     try:
-        arguments = config.parse_arguments(words)
-        if "help" in arguments.options:
-            sys.stdout.write(USAGE + config.flags_help())
-            return 0
-        if "version" in arguments.options:
-            print(f"esnode-core {version()}")
-            return 0
-        if arguments.command:
-            from .cli import run
-
-            return run(arguments)
-        settings = config.load(arguments, os.environ)
+        code = run(sys.argv[1:] if argv is None else argv)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except config.ConfigError as error:
         print(f"esnode-core: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        sys.stdout = None  # the reader has gone: nothing to flush at exit
+        return 0
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except OSError as error:
+        sys.stdout = None
+        print(f"esnode-core: {error}", file=sys.stderr)
+        return 1
+    return code
+
+
+def run(words: Sequence[str]) -> int:
+    """Does what the words say. Raises ConfigError, and OSError where it cannot write."""
+    arguments = config.parse_arguments(words)
+    if "help" in arguments.options:
+        print(USAGE + config.flags_help(), end="")
+        return 0
+    if "version" in arguments.options:
+        print(f"esnode-core {version()}")
+        return 0
+    if arguments.command:
+        from . import cli
+
+        return cli.run(arguments)
+    settings = config.load(arguments, os.environ)
+    if "once" not in arguments.options:
+        for number in (signal.SIGTERM, signal.SIGINT):  # until the event loop takes them
+            signal.signal(number, lambda *_: sys.exit(0))
     logs.setup(settings.config.log_level, settings.config.log_format)
     from .agent import Agent
 
     agent = Agent(settings)
     if "once" in arguments.options:
-        try:
-            sys.stdout.buffer.write(agent.once())
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            sys.stdout = None  # nothing to flush at exit
+        page = agent.once()
+        if sys.stdout is not None:
+            sys.stdout.buffer.write(page)
         return 0
     return agent.run()
 

@@ -8,6 +8,7 @@ import math
 import platform
 import resource
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 
@@ -99,7 +100,7 @@ class Agent:
         raise_descriptor_limit()
         host, port = parse_address(self.config.listen_address)
         try:
-            address = server.resolve(host, port)
+            listener = server.listen(host, port)
         except server.AddressError as error:
             log.error("%s", error)
             return 1
@@ -107,13 +108,13 @@ class Agent:
             log.warning("%s", warning)
         for sampler in self.samplers:
             sampler.start()
-        asyncio.run(self.serve(address, port))
+        asyncio.run(self.serve(listener))
         for sampler in self.samplers:
             sampler.stop(timeout=0.2)
         log.info("stopped")
         return 0
 
-    async def serve(self, address: str, port: int) -> None:
+    async def serve(self, listener: socket.socket) -> None:
         """Serves until a signal says stop."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -123,7 +124,7 @@ class Agent:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         loop.add_reader(self.alarm.fileno(), self.ring)
         log.info("version %s listens on %s", version(), self.config.listen_address)
-        await server.serve(self.application, address, port, stop)
+        await server.serve(self.application, listener, stop)
 
     def ring(self) -> None:
         """The alarm has rung: some scrape has waited long enough."""

@@ -10,6 +10,7 @@ import difflib
 import math
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -25,6 +26,9 @@ else:
 FILES = ("./esnode.toml", "/etc/esnode/esnode.toml")
 SECRETS = frozenset({"managed_join_token", "orchestrator.token"})
 MASK = "********"
+#: Names that a secret may hide behind, and the place of one in a URL.
+_SECRET = re.compile("token|secret|password|key", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"(?<=//)[^/@]*(?=@)")
 
 PSEUDO_FILE_SYSTEMS = (
     r"^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|efivarfs|fusectl"
@@ -45,6 +49,9 @@ CONTAINER_INTERFACES = r"^(veth|docker|br-|cali|flannel|cni|lxc|nodelocaldns)"
 
 class ConfigError(Exception):
     """What is wrong, in one line that says what to write instead."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(map(_printable, message)))
 
 
 class Orchestrator(msgspec.Struct, frozen=True, kw_only=True):
@@ -256,11 +263,16 @@ class Key(msgspec.Struct, frozen=True):
             if self.name == "listen_address":
                 parse_address(accepted)
             elif self.is_pattern:
-                re.compile(accepted)
-            elif self.is_path and accepted is not None:
-                accepted = str(Path(accepted).expanduser()) if accepted else ""
-        except (ValueError, OverflowError, re.error) as error:
-            detail = f" ({error})" if isinstance(error, re.error) else ""
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of what may mean another thing one day
+                    re.compile(accepted)
+            elif self.is_path and accepted:
+                if "\0" in accepted:
+                    raise ValueError
+                accepted = str(Path(accepted).expanduser())
+        except (ValueError, OverflowError, RuntimeError, re.error) as error:
+            # RuntimeError: no such home directory, or a pattern that is nested too deep.
+            detail = f" ({error})" if isinstance(error, (re.error, RuntimeError)) else ""
             shown = MASK if self.name in SECRETS else spell(value)
             raise ConfigError(
                 f"{where}: {self.name}: found {shown}{detail}, allowed is {self.allowed}"
@@ -300,16 +312,26 @@ def parse_address(text: str) -> tuple[str, int]:
     return host or "0.0.0.0", int(port)
 
 
+def _printable(letter: str) -> str:
+    """A letter, or TOML's escape for one that would break the line or cannot be written."""
+    if letter.isprintable():
+        return letter
+    return f"\\u{ord(letter):04x}" if ord(letter) < 0x10000 else f"\\U{ord(letter):08x}"
+
+
 def spell(value: Any) -> str:
     """A value as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
+    if isinstance(value, int) and abs(value) >= 10**100:
+        return "a number of more than 100 digits"  # Python refuses to write much longer ones
     if isinstance(value, (int, float)):
         return repr(value)
     if isinstance(value, str):
-        return msgspec.json.encode(value).decode()
+        text = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{"".join(map(_printable, text))}"'
     return f"a {type(value).__name__}"
 
 
@@ -438,7 +460,8 @@ def parse_arguments(words: Sequence[str]) -> Arguments:
             values[off.name] = False
             continue
         if key is None and flag != "config":
-            raise ConfigError(f"{word}: unknown flag; the closest is --{_closest(flag, flags)}")
+            shown = word.partition("=")[0]  # what follows may be a secret
+            raise ConfigError(f"{shown}: unknown flag; the closest is --{_closest(flag, flags)}")
         if not equals:
             if key is not None and key.is_switch and not (left and left[0].lower() in _WORDS):
                 text = "true"
@@ -470,7 +493,7 @@ def read_file(path: str) -> dict[str, Any]:
         document = tomllib.loads(Path(path).read_bytes().decode())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # invalid, not UTF-8, a number of 5000 digits
         raise ConfigError(f"{path}: invalid TOML: {str(error).splitlines()[0]}") from None
     values = {}
     tables = {name.partition(".")[0] for name in KEYS if "." in name}
@@ -483,9 +506,13 @@ def read_file(path: str) -> dict[str, Any]:
             entries = [(name, value)]
         for dotted, entry in entries:
             if dotted not in KEYS:
+                if isinstance(entry, dict):
+                    table = _closest(dotted, tables)
+                    raise ConfigError(f"{path}: {dotted}: unknown table; the closest is {table}")
                 near = KEYS[_closest(dotted, KEYS)]
+                found = MASK if near.name in SECRETS or _SECRET.search(dotted) else spell(entry)
                 raise ConfigError(
-                    f"{path}: {dotted}: unknown key (found {spell(entry)});"
+                    f"{path}: {dotted}: unknown key (found {found});"
                     f" the closest is {near.name}, allowed is {near.allowed}"
                 )
             values[dotted] = KEYS[dotted].accept(entry, path)
@@ -496,7 +523,10 @@ def find_file(flag: str | None, environment: Mapping[str, str]) -> str | None:
     """The file to read: the flag's, the environment's, or the first default that exists."""
     named = flag or environment.get("ESNODE_CONFIG")
     if named:
-        return str(Path(named).expanduser())
+        try:
+            return str(Path(named).expanduser())
+        except RuntimeError as error:  # of a user that there is not
+            raise ConfigError(f"{named}: cannot be read: {error}") from None
     return next((path for path in FILES if Path(path).exists()), None)
 
 
@@ -504,7 +534,7 @@ def load(arguments: Arguments, environment: Mapping[str, str]) -> Settings:
     """Flags over environment over file over defaults. Raises ConfigError."""
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    warnings = []
+    notes = []
     path = find_file(arguments.config, environment)
     if path:
         values = read_file(path)
@@ -517,7 +547,7 @@ def load(arguments: Arguments, environment: Mapping[str, str]) -> Settings:
             origins[key.name] = variable
         elif variable.startswith("ESNODE_") and variable != "ESNODE_CONFIG":
             # Not an error: Kubernetes injects variables named after every service.
-            warnings.append(
+            notes.append(
                 f"{variable}: unknown variable; the closest is {_closest(variable, variables)}"
             )
     values |= arguments.values
@@ -525,7 +555,7 @@ def load(arguments: Arguments, environment: Mapping[str, str]) -> Settings:
     top = {name: value for name, value in values.items() if "." not in name}
     table = {name.partition(".")[2]: value for name, value in values.items() if "." in name}
     config = Config(**top, orchestrator=Orchestrator(**table))
-    return Settings(config, origins, path, tuple(warnings))
+    return Settings(config, origins, path, tuple(notes))
 
 
 def show(settings: Settings) -> str:
@@ -543,6 +573,7 @@ def show(settings: Settings) -> str:
             lines.append(f"# {last} is not set")
         else:
             shown = spell(MASK if name in SECRETS else value)
+            shown = _CREDENTIALS.sub(MASK, shown)
             lines.append(f"{last} = {shown}  # {origin}")
     return "\n".join(lines) + "\n"
 

@@ -9,5 +9,5 @@ def run(arguments: Arguments) -> int:
     """Runs the sub-command that the flags were followed by; returns the exit code."""
     from .app import build
 
-    result = build(arguments)(list(arguments.command), standalone_mode=False)
-    return result if isinstance(result, int) else 0
+    code: int = build(arguments)(list(arguments.command))
+    return code

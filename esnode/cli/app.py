@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import click
 import typer
 
 from .. import config
@@ -14,27 +13,28 @@ from ..config import Arguments
 
 def build(arguments: Arguments) -> Any:
     """The command tree; ``arguments`` are the flags that stood before the sub-command."""
-    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
     app.callback()(lambda: None)
     app.add_typer(_config(arguments), name="config", help="Show and check the configuration.")
     command = typer.main.get_command(app)
 
-    def invoke(words: list[str], **options: Any) -> Any:
+    def invoke(words: list[str]) -> int:
         try:
-            return command.main(words, prog_name="esnode-core", **options)
-        except click.exceptions.Exit as end:
-            return end.exit_code
-        except click.Abort:
-            return 130
-        except click.ClickException as error:
-            error.show()
-            return 2
+            command.main(words, prog_name="esnode-core")
+        except SystemExit as end:  # typer brings a click of its own, so its errors have no name
+            return end.code if isinstance(end.code, int) else 0
+        return 0
 
     return invoke
 
 
 def _config(arguments: Arguments) -> typer.Typer:
-    app = typer.Typer(no_args_is_help=True)
+    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
     @app.command()
     def show() -> None:

@@ -22,6 +22,8 @@ Headers = list[tuple[str, str]]
 
 TEXT_PLAIN = ("content-type", "text/plain; charset=utf-8")
 NO_STORE = ("cache-control", "no-store")
+#: Letters of a header that are looked at.
+LONGEST = 2000
 
 
 class Request(Protocol):
@@ -99,8 +101,9 @@ class Application:
                 for name, entry in self.store.lanes.items()
                 if any(part.name in wanted for part in entry.lane.parts)
             ]
-        dialect = negotiate.dialect(get("accept") or "")
-        encoding = negotiate.encoding(get("accept-encoding") or "")
+        # Cut, for what was parsed is remembered; a scraper's header has some 300 letters.
+        dialect = negotiate.dialect((get("accept") or "")[:LONGEST])
+        encoding = negotiate.encoding((get("accept-encoding") or "")[:LONGEST])
         self.scrapes += 1
 
         def answer() -> None:
@@ -109,7 +112,7 @@ class Application:
 
         self.store.fresh(
             lambda: guard(answer, respond),
-            patience(get("x-prometheus-scrape-timeout-seconds")),
+            patience((get("x-prometheus-scrape-timeout-seconds") or "")[:LONGEST]),
             lanes,
         )
 

@@ -8,7 +8,7 @@ import logging
 import socket
 from typing import Any
 
-from granian._granian import CallbackScheduler
+from granian._granian import CallbackScheduler, SocketHolder
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server import embed
@@ -19,8 +19,9 @@ log = logging.getLogger(__name__)
 
 #: Thousands of clients that connect and say nothing must not keep a scraper out.
 CONNECTIONS = 8192
-#: Milliseconds in which a request's header must arrive.
-HEADER_TIMEOUT = 3000
+#: Milliseconds in which a request's header must arrive. The time between two requests counts as
+#: well, so this is more than a minute, a scraper's longest usual interval.
+HEADER_TIMEOUT = 75_000
 #: Seconds that connected clients get at the end.
 GRACE = 0.5
 
@@ -29,24 +30,31 @@ class AddressError(Exception):
     """The address cannot be listened on."""
 
 
-def resolve(host: str, port: int) -> str:
-    """The numeric address of a host that is free to listen on. Raises AddressError.
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on an address. Raises AddressError.
 
-    Granian shares a port that another process listens on, so the port is tried first: with
-    SO_REUSEADDR, or a restart would fail as long as old connections are in TIME_WAIT.
+    It is ours rather than granian's, which sets SO_REUSEPORT: a second instance would share the
+    port. With SO_REUSEADDR, or a restart would fail while old connections are in TIME_WAIT.
     """
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
+        listener = socket.socket(family, kind)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(CONNECTIONS)
+            listener.setblocking(False)
+        except OSError:
+            listener.close()
+            raise
+    except UnicodeError:
+        raise AddressError(f"cannot listen on {shown}: it is no name of a host") from None
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
         reason = "the address is taken by another process" if taken else error.strerror
         raise AddressError(f"cannot listen on {shown}: {reason}") from None
-    return str(address[0])
+    return listener
 
 
 class Scheduler(CallbackScheduler):
@@ -76,14 +84,12 @@ class Scheduler(CallbackScheduler):
         self._schedule_fn = schedule
 
 
-async def serve(application: Application, address: str, port: int, stop: asyncio.Event) -> None:
+async def serve(application: Application, listener: socket.socket, stop: asyncio.Event) -> None:
     """Serves until ``stop`` is set."""
     hook: Any = embed  # granian has no public way to choose the scheduler
     hook._new_cbscheduler = lambda loop, *_, **__: Scheduler(loop, application, None, None, None)
     server: Any = embed.Server(
         application,
-        address,
-        port,
         interface=Interfaces.RSGI,
         http=HTTPModes.http1,
         websockets=False,
@@ -94,6 +100,12 @@ async def serve(application: Application, address: str, port: int, stop: asyncio
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT),
         log_enabled=False,
     )
+
+    def take() -> None:
+        holder: Any = SocketHolder  # its stub has no arguments
+        server._shd = holder(listener.detach(), False, CONNECTIONS)
+
+    server._init_shared_socket = take  # granian has no public way to hand it a socket either
     serving = asyncio.ensure_future(server.serve())
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)

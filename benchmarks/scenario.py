@@ -1,0 +1,371 @@
+"""The whole agent against its peers: what it costs, the baseline beside it, in one run.
+
+Ours and the peer take turns in many short rounds, so that a noisy machine hits both. A cost is the
+median over the rounds. The baselines are generous: the C program only reads, prometheus_client gets
+families that are made already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import prometheus_client
+
+from esnode import config
+from esnode._fast.encode import encode
+from esnode.agent import Agent
+from esnode.dialects import TEXT
+from esnode.sampler import Lane
+from esnode.version import version
+
+from . import series
+from .servers import GZIP, WRK, Server, agent, exporter, exporter_version
+
+CC = shutil.which(os.environ.get("CC", "cc"))
+EXPORTER = "node_exporter"
+FRESH = ("--scrape-max-age", "0")
+#: What the client of the memory figure asks for, in turn.
+ASKS: tuple[dict[str, str], ...] = (
+    GZIP,
+    {},
+    {"Accept-Encoding": "zstd"},
+    {"Accept": "application/openmetrics-text; version=1.0.0"} | GZIP,
+)
+
+T = TypeVar("T")
+Measure = Callable[[], float]
+
+NOISE = "noise: half the distance of the quartiles over the rounds, of ours and of the baseline"
+FAULTS = (OSError, RuntimeError, subprocess.SubprocessError)
+
+
+class Effort(NamedTuple):
+    """How often everything is done."""
+
+    rounds: int  # of what is short
+    ticks: int  # in a round
+    scrapes: int  # in a round
+    loads: int  # rounds of parallel connections
+    load_seconds: int
+    latencies: int
+    memory: tuple[int, int]  # scrapes before the first look and before the second
+    starts: int
+
+
+FULL = Effort(120, 250, 25, 8, 2, 500, (2_000, 10_000), 5)
+QUICK = Effort(10, 100, 10, 2, 1, 100, (300, 1_000), 2)
+
+
+class Bench(NamedTuple):
+    """What the figures share."""
+
+    effort: Effort
+    exporter: Server | None
+    directory: Path
+
+
+class Row(NamedTuple):
+    """A line of the table; ``ok`` is None where there is no target, or no baseline."""
+
+    what: str
+    result: str = ""
+    baseline: str = ""
+    ratio: str = ""
+    target: str = ""
+    noise: str = ""
+    ok: bool | None = None
+    remark: str = ""
+
+
+class Rounds(NamedTuple):
+    """What ours and the peer took in each round; a peer that is missing has no rounds."""
+
+    ours: list[float]
+    peer: list[float]
+
+
+def alternate(rounds: int, measure: Callable[[T], float], ours: T, peer: T | None) -> Rounds:
+    """Measures the two in turns, after one turn that does not count."""
+    result = Rounds([], [])
+    sides = [(ours, result.ours)]
+    if peer is not None:
+        sides.append((peer, result.peer))
+    for side, _ in sides:
+        measure(side)
+    for _ in range(rounds):
+        for side, values in sides:
+            values.append(measure(side))
+        sides.reverse()
+    return result
+
+
+def call(measure: Measure) -> float:
+    return measure()
+
+
+def seconds(value: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value * 1e9:.3g} ns"
+
+
+def megabytes(value: float) -> str:
+    return f"{value / 1e6:.1f} MB"
+
+
+def share(ratio: float) -> str:
+    return f"{ratio:.3g}" if ratio >= 1 else f"1/{1 / ratio:.3g}"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Half of the distance of the quartiles, in percent of the median."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"±{50 * (high - low) / middle:.0f}%"
+
+
+def p99(values: Sequence[float]) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[98]
+
+
+def compare(
+    what: str,
+    peer: str,
+    rounds: Rounds,
+    limit: float | None = None,
+    figure: Callable[[Sequence[float]], float] = statistics.median,
+    per: tuple[int, int] = (1, 1),
+) -> Row:
+    """The row of two costs in seconds; ``limit``: of ours over the peer's."""
+    result = figure(rounds.ours) / per[0]
+    target = f"≤ {share(limit)}" if limit else ""
+    if not rounds.peer:
+        return Row(what, seconds(result), f"no {peer}", target=target, remark="skipped")
+    baseline = figure(rounds.peer) / per[1]
+    ratio = result / baseline
+    noise = "" if figure is p99 else f"{spread(rounds.ours)} {spread(rounds.peer)}"
+    ok = ratio <= limit if limit else None
+    return Row(
+        what, seconds(result), f"{seconds(baseline)} {peer}", share(ratio), target, noise, ok
+    )
+
+
+def within(
+    what: str, show: Callable[[float], str], result: float, limit: float, baseline: str = ""
+) -> Row:
+    """The row of a figure with a limit of its own."""
+    return Row(what, show(result), baseline, target=f"≤ {show(limit)}", ok=result <= limit)
+
+
+def thread_cpu(times: int, work: Callable[[], Any]) -> float:
+    """Seconds of this thread's CPU that some work takes."""
+    start = time.thread_time()
+    for _ in range(times):
+        work()
+    return (time.thread_time() - start) / times
+
+
+def sources(lane: Lane) -> list[str]:
+    """The files that a lane reads on every tick."""
+    paths = []
+    for part in lane.parts:
+        if part.name == "node":  # reads once a minute
+            continue
+        for value in vars(part.collector).values():
+            readers = value if isinstance(value, list) else [value]
+            paths += [reader.file.path for reader in readers if hasattr(reader, "file")]
+    return paths
+
+
+def tick(bench: Bench) -> Iterator[Row]:
+    """Read, parse and freeze, against reading alone."""
+    settings = config.load(config.parse_arguments(["--config", os.devnull]), {})
+    lane = Agent(settings).samplers[0].lanes[0]
+    lane.read(True)
+    paths = sources(lane)
+    ticks = bench.effort.ticks
+    command = [str(bench.directory / "preads"), str(ticks), *paths]
+    if CC:
+        source = Path(__file__).with_name("preads.c")
+        subprocess.run([CC, "-O2", "-o", command[0], source], check=True)
+
+    def ours() -> float:
+        return thread_cpu(ticks, lambda: lane.read(True))
+
+    def preads() -> float:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return float(done.stdout) / 1e9
+
+    rounds = alternate(bench.effort.rounds, call, ours, preads if CC else None)
+    yield compare(f"CPU of a tick, {len(paths)} files", "C preads", rounds, 1.5)
+
+
+def encoding(bench: Bench) -> Iterator[Row]:
+    """The same series, by us and by the official client."""
+    snapshot, registry = series.snapshot(), series.registry()
+    latest = prometheus_client.generate_latest
+    size = len(snapshot)
+    if series.parse(encode(snapshot, TEXT)) != series.parse(latest(registry)):
+        raise RuntimeError("the two pages differ")
+    rounds = alternate(
+        bench.effort.rounds,
+        call,
+        lambda: thread_cpu(20, lambda: encode(snapshot, TEXT)),
+        lambda: thread_cpu(1, lambda: latest(registry)),
+    )
+    peer = "prometheus_client"
+    yield compare(f"encoding {size:,} series", peer, rounds, 1 / 40)
+    yield compare("  per series", peer, rounds, per=(size, size))
+
+
+def fresh(bench: Bench) -> Iterator[Row]:
+    """Every scrape reads anew."""
+    peer, effort = bench.exporter, bench.effort
+
+    def rounds(headers: dict[str, str]) -> Rounds:
+        return alternate(
+            effort.rounds, lambda server: server.scrape_cpu(effort.scrapes, headers), ours, peer
+        )
+
+    with agent(*FRESH) as ours:
+        zipped = rounds(GZIP)
+        per = ours.series(), peer.series() if peer else 1
+        yield compare("CPU per fresh scrape, gzip", EXPORTER, zipped, 1 / 10)
+        what = f"  per series ({per[0]}{f', theirs {per[1]}' if peer else ''})"
+        yield compare(what, EXPORTER, zipped, 1 / 5, per=per)
+        yield compare("  without gzip", EXPORTER, rounds({}))
+
+        times = alternate(effort.latencies, Server.latency, ours, peer)
+        what = f"time of {effort.latencies} fresh scrapes"
+        yield compare(f"{what}, median", EXPORTER, times, 1 / 5)
+        yield compare(f"{what}, p99", EXPORTER, times, 1 / 2, p99)
+
+
+def cached(bench: Bench) -> Iterator[Row]:
+    """Scrapes within the maximum age."""
+    peer, effort = bench.exporter, bench.effort
+    with agent() as ours:
+        rounds = alternate(
+            effort.loads,
+            lambda server: server.parallel_cpu(16, effort.load_seconds),
+            ours,
+            peer,
+        )
+        what = f"CPU per scrape within the maximum age, 16 connections{'' if WRK else ' (no wrk)'}"
+        yield compare(what, EXPORTER, rounds, 1 / 50)
+        rounds = alternate(
+            effort.rounds, lambda server: server.scrape_cpu(effort.scrapes), ours, peer
+        )
+        yield compare("  1 connection", EXPORTER, rounds)
+
+
+def memory(bench: Bench) -> Iterator[Row]:
+    """What stays after many fresh scrapes of every kind."""
+    peer = bench.exporter
+    looks = []
+    with agent(*FRESH) as ours:
+        for scrape in range(1, bench.effort.memory[-1] + 1):
+            ours.client.get(ASKS[scrape % len(ASKS)])
+            if scrape in bench.effort.memory:
+                looks.append(ours.memory("Pss"))
+        resident = ours.memory("Rss")
+
+    def beside(kind: str) -> str:
+        return f"{megabytes(peer.memory(kind))} {EXPORTER}" if peer else f"no {EXPORTER}"
+
+    first, last = bench.effort.memory
+    yield within(f"memory (PSS) after {last:,} scrapes", megabytes, looks[1], 40e6, beside("Pss"))
+    yield within(f"  growth since {first:,} scrapes", megabytes, looks[1] - looks[0], 1e6)
+    # What PSS would be on a machine without another Python to share pages with.
+    yield Row("  RSS", megabytes(resident), beside("Rss"))
+
+
+def start(bench: Bench) -> Iterator[Row]:
+    """From the start of the process to its first complete page."""
+
+    def taken(server: Callable[[], AbstractContextManager[Any]]) -> float:
+        began = time.perf_counter()
+        with server():
+            return time.perf_counter() - began
+
+    rounds = alternate(bench.effort.starts, taken, agent, exporter if bench.exporter else None)
+    row = compare("start to the first complete page", EXPORTER, rounds)
+    result = statistics.median(rounds.ours)
+    yield row._replace(target="≤ 1 s", ok=result <= 1.0, remark="")
+
+
+FIGURES = (tick, encoding, fresh, cached, memory, start)
+
+
+def machine() -> str:
+    """What the figures were measured on, and with."""
+    load = " ".join(f"{value:.2f}" for value in os.getloadavg())
+    facts = (
+        ("machine", f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, load {load}"),
+        ("kernel", platform.release()),
+        ("Python", platform.python_version()),
+        ("ours", f"esnode-core {version()}"),
+        ("peer", f"node_exporter {exporter_version()}, the collectors of the same subjects"),
+        ("tools", f"cc {'found' if CC else 'missing'}, wrk {'found' if WRK else 'missing'}"),
+    )
+    return "\n".join(f"{name:8} {fact}" for name, fact in facts)
+
+
+def render(rows: Sequence[Row]) -> str:
+    """The table, aligned."""
+    verdicts = {True: "ok", False: "missed", None: ""}
+    lines: list[tuple[str, ...]] = [
+        ("figure", "result", "baseline", "ratio", "target", "noise", "")
+    ]
+    lines += [(*row[:6], row.remark or verdicts[row.ok]) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, tuple("-" * width for width in widths))
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scenario", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="few rounds: a look, not a measurement"
+    )
+    parser.add_argument("--strict", action="store_true", help="exit code 1 when a target is missed")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the servers, too
+    print(machine(), flush=True)
+    rows: list[Row] = []
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        try:
+            peer = stack.enter_context(exporter())
+        except FAULTS as error:  # one mount that hangs is enough
+            print(f"\ngoing on without the peer: {error}", flush=True)
+            peer = None
+        bench = Bench(QUICK if options.quick else FULL, peer, directory)
+        for figure in FIGURES:
+            print(f"measuring: {figure.__name__} …", file=sys.stderr, flush=True)
+            try:
+                rows += figure(bench)
+            except FAULTS as error:
+                rows.append(Row(figure.__name__, ok=False, remark=f"failed: {error}"))
+    print(f"\n{render(rows)}\n\n{NOISE}")
+    return 1 if options.strict and any(row.ok is False for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
