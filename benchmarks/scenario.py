@@ -24,12 +24,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import prometheus_client
 
-from esnode import config
+from esnode import __version__, config
 from esnode._fast.encode import encode
 from esnode.agent import Agent
 from esnode.dialects import TEXT
 from esnode.sampler import Lane
-from esnode.version import version
 
 from . import series
 from .servers import GZIP, WRK, Server, agent, exporter, exporter_version
@@ -317,7 +316,7 @@ def machine() -> str:
         ("machine", f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, load {load}"),
         ("kernel", platform.release()),
         ("Python", platform.python_version()),
-        ("ours", f"esnode-core {version()}"),
+        ("ours", f"esnode-core {__version__}"),
         ("peer", f"node_exporter {exporter_version()}, the collectors of the same subjects"),
         ("tools", f"cc {'found' if CC else 'missing'}, wrk {'found' if WRK else 'missing'}"),
     )

@@ -45,7 +45,7 @@ static inline int scan_field(span *line, span *field) {
 }
 
 /* Takes the text before the last `mark` of *line, without blanks around it, off *line. Returns 0
- * when the mark is missing. */
+ * when the mark is missing, or nothing stands before it. */
 static inline int scan_until_last(span *line, char mark, span *field) {
     const char *at = line->at, *end = line->end;
     while (end > at && end[-1] != mark)
@@ -59,7 +59,7 @@ static inline int scan_until_last(span *line, char mark, span *field) {
         end--;
     field->at = at;
     field->end = end;
-    return 1;
+    return at < end;
 }
 
 #endif

@@ -7,8 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from . import config, logs
-from .version import version
+from . import __version__, config, logs
 
 USAGE = """Usage: esnode-core [FLAGS] [COMMAND]
 
@@ -55,7 +54,7 @@ def run(words: Sequence[str]) -> int:
         print(USAGE + config.flags_help(), end="")
         return 0
     if "version" in arguments.options:
-        print(f"esnode-core {version()}")
+        print(f"esnode-core {__version__}")
         return 0
     if arguments.command:
         from . import cli

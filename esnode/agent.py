@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
+from . import __version__
 from ._fast.alarm import Alarm
 from .collectors import COLLECTORS
 from .collectors import agent as own
@@ -22,7 +23,6 @@ from .http import server
 from .http.app import Application
 from .sampler import Lane, Part, Sampler
 from .store import Entry, Store
-from .version import version
 
 log = logging.getLogger("esnode")
 
@@ -48,7 +48,7 @@ class Agent:
             if (lanes := [lane for name in names if (lane := self.lane(name))])
         ]
         self.application = Application(
-            self.store, config, version(), {**self.enabled, own.Agent.name: True}
+            self.store, config, __version__, {**self.enabled, own.Agent.name: True}
         )
         # Read with every page, on the thread that puts it together.
         self.own = Lane(own.Agent.lane, [own.Agent(self.host, config, self.own_rows())], 0)
@@ -70,7 +70,7 @@ class Agent:
     def own_rows(self) -> Iterator[own.Row]:
         """What the agent says of itself."""
         row = own.Row
-        yield row(own.BUILD_INFO, (version(), None, platform.python_version()), 1)
+        yield row(own.BUILD_INFO, (__version__, None, platform.python_version()), 1)
         for name, enabled in self.enabled.items():
             yield row(own.DISABLED, (name,), not enabled)
         parts: dict[str, list[Part]] = {}
@@ -123,7 +123,7 @@ class Agent:
         # Until a reload exists, a hangup must not end the agent.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         loop.add_reader(self.alarm.fileno(), self.ring)
-        log.info("version %s listens on %s", version(), self.config.listen_address)
+        log.info("version %s listens on %s", __version__, self.config.listen_address)
         await server.serve(self.application, listener, stop)
 
     def ring(self) -> None:

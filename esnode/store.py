@@ -162,7 +162,10 @@ class Store:
                 late.add(name)
             if late and limit > 0:
                 self._waiters.append(Waiter(late, now + limit, answer))
-                self._set_alarm()
+                if len(self._waiters) == 1:
+                    self.alarm(limit)
+                else:
+                    self._set_alarm()
                 return
         answer()
 

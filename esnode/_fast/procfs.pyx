@@ -280,6 +280,7 @@ cdef int raise_for(int error, File file) except -1:
 cdef struct Entry:
     int32_t cell, end           # into the reader's cells
     uint32_t seen               # the reading that last met the key
+    bint lasting
 
 
 @cython.final
@@ -308,8 +309,9 @@ cdef class Rows:
     cdef Entry *entries
     cdef Cell *cells
     cdef int end                # columns to read
-    cdef uint32_t known         # keys
-    cdef uint32_t turn, seen    # this reading's number, and the keys it met
+    cdef set lasting
+    cdef uint32_t known, passing            # keys, and those of them that are not lasting
+    cdef uint32_t turn, seen, seen_passing  # this reading's number, and the keys it met
 
     def __cinit__(self, Table table not None, path, int key=0, bytes until=None, bytes news=None,
                   shape=()):
@@ -325,6 +327,7 @@ cdef class Rows:
             self.start_size = len(news)
         self.shape = mask_of(shape)
         self.bound = {}
+        self.lasting = set()
         self.stale = True
 
     def __dealloc__(self):
@@ -332,19 +335,23 @@ cdef class Rows:
         free(self.entries)
         free(self.cells)
 
-    def bind(self, bytes key not None, *cells):
-        """Fills the cells' slots from the line of a key; without a cell the key is just known."""
+    def bind(self, bytes key not None, *cells, bint lasting=False):
+        """Fills the cells' slots from the line of a key; without a cell the key is just known.
+        A lasting key is never gone."""
         cdef Cell cell
         if key in self.bound:
             raise ValueError(f"{key!r} is bound twice")
         for spec in cells:
             fill(&cell, spec, self.table)
         self.bound[key] = cells
+        if lasting:
+            self.lasting.add(key)
         self.stale = True
 
     def drop(self, bytes key not None):
         """Lets go of a key and its slots."""
         del self.bound[key]
+        self.lasting.discard(key)
         self.stale = True
 
     cdef int _compile(self) except -1:
@@ -359,12 +366,14 @@ cdef class Rows:
         self.known = <uint32_t>len(self.bound)
         self.end = max(self.key + 1, self.shape.bit_length())
         for key, specs in self.bound.items():
-            self.entries[i] = Entry(<int32_t>n, <int32_t>(n + len(specs)), self.turn)
+            self.entries[i] = Entry(
+                <int32_t>n, <int32_t>(n + len(specs)), self.turn, key in self.lasting)
             keymap_add(&self.map, <char *>(<bytes>key), len(key), <int32_t>i)
             for spec in specs:
                 self.end = max(self.end, fill(&self.cells[n], spec, self.table))
                 n += 1
             i += 1
+        self.passing = self.known - <uint32_t>len(self.lasting)
         self.stale = False
         return 0
 
@@ -425,7 +434,7 @@ cdef class Rows:
         cdef int32_t i, c
         cdef bint shaped
         self.turn += 1
-        self.seen = 0
+        self.seen = self.seen_passing = 0
         text.at = self.file.text
         text.end = self.file.text + self.file.size
         while scan_line(&text, &line):
@@ -445,9 +454,10 @@ cdef class Rows:
             if entry.seen != self.turn:
                 entry.seen = self.turn
                 self.seen += 1
+                self.seen_passing += not entry.lasting
         if text.at != text.end or self.file.size == 0 or (self.start == NULL and self.seen == 0):
             flags |= C_MALFORMED
-        if self.start != NULL and self.seen != self.known:
+        if self.start != NULL and self.seen_passing != self.passing:
             flags |= C_CHANGED
         return flags
 
@@ -468,7 +478,9 @@ cdef class Rows:
                 key = name.at[:name.end - name.at]
                 if key not in self.bound and key.startswith(self.news):
                     fresh[key] = None
-        gone = [key for i, key in enumerate(self.bound) if self.entries[i].seen != self.turn]
+        gone = [
+            key for i, key in enumerate(self.bound)
+            if self.entries[i].seen != self.turn and not self.entries[i].lasting]
         return list(fresh), gone
 
 

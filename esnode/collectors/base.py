@@ -68,20 +68,27 @@ class Collector:
         """Reads once. ``tick``: what belongs to the tick, such as percentages, is due as well."""
         raise NotImplementedError
 
-    def read(self, reader: Reader) -> bool:
-        """Reads a file, reporting what fails. True when the reader has changes."""
+    def read(self, reader: Reader) -> int | None:
+        """Reads a file, reporting what fails. The reader's flags; None for an unreadable file."""
         try:
             flags = reader.read()
         except OSError as error:
             self.report(f"{reader.file.path}: {error.strerror}")
-            return False
+            return None
         if flags & MALFORMED:
-            self.report(f"{reader.file.path}: not all of it can be understood")
-        return bool(flags & CHANGED)
+            self.report_malformed(reader)
+        return flags
 
-    def follow(self, reader: Rows) -> None:
-        """Reads a file whose keys come and go, through :meth:`admit` and :meth:`drop`."""
-        if self.read(reader):
+    def report_malformed(self, reader: Reader) -> None:
+        self.report(f"{reader.file.path}: not all of it can be understood")
+
+    def follow(self, reader: Rows) -> bool:
+        """Reads a file whose keys come and go, through :meth:`admit` and :meth:`drop`. Whether it
+        could be read."""
+        flags = self.read(reader)
+        if flags is None:
+            return False
+        if flags & CHANGED:
             fresh, gone = reader.changes()
             for key in gone:
                 self.drop(key)
@@ -93,7 +100,9 @@ class Collector:
                     self.report(f"{reader.file.path}: {error}")
                     cells = ()
                 reader.bind(key, *cells)
-            reader.rescan()
+            if reader.rescan() & MALFORMED and not flags & MALFORMED:
+                self.report_malformed(reader)
+        return True
 
     def admit(self, key: bytes) -> Sequence[Cell]:
         """Adds the rows of a new key; its cells, or none for a key that is not shown. Raises

@@ -74,9 +74,9 @@ class Cpu(Collector):
         )
         self.stat = Rows(self.table, self.host.proc("stat"), news=b"cpu", shape=range(1, 5))
         for key, metric in LINES.items():
-            self.stat.bind(key.encode(), (1, add(metric)))
+            self.stat.bind(key.encode(), (1, add(metric)), lasting=True)
         slots = {state: add(TIME, (state,)) for state in STATES}
-        self.stat.bind(b"cpu", *self.times(slots))
+        self.stat.bind(b"cpu", *self.times(slots), lasting=True)
         self.totals = Totals(self.table, glitch=GLITCH)
         self.core_totals = Totals(self.table, glitch=GLITCH)
         for slot in slots.values():
@@ -126,10 +126,10 @@ class Cpu(Collector):
 
     def sample(self, tick: bool) -> None:
         self.read(self.loadavg)
-        self.follow(self.stat)
+        read = self.follow(self.stat)
         self.totals.update()
         self.core_totals.update()
         if tick:
             self.usage.update()
-        if self.cores:
+        if read and self.cores:
             self.table.set(self.count, len(self.cores))

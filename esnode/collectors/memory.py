@@ -96,8 +96,7 @@ class Memory(Collector):
             self.meminfo.bind(key.encode() + b":", (1, slots[metric.name], 1024))
         for key, metric in COUNTS.items():
             self.meminfo.bind(key.encode() + b":", (1, add(metric)))
-        if self.config.memory_detail:
-            self.bind_detail()
+        self.lacks_detail = self.config.memory_detail
         self.differences = [
             (add(USED), slots[TOTAL.name], slots[AVAILABLE.name]),
             (add(SWAP_USED), slots[SWAP_TOTAL.name], slots[SWAP_FREE.name]),
@@ -114,17 +113,19 @@ class Memory(Collector):
         self.differences.append((minor, self.faults, major))
 
     def bind_detail(self) -> None:
-        """Rows for the lines in kB that no family has; the kernel does not change them."""
+        """Rows for the lines in kB that no family has; a running kernel has always the same."""
         try:
             text = self.meminfo.file.read()
         except OSError:
             return
-        for key in _DETAIL_LINE.findall(text):
-            if label(key) not in LINES:
-                slot = self.table.add(DETAIL, (label(key),))
-                self.meminfo.bind(key + b":", (1, slot, 1024))
+        self.lacks_detail = False
+        for name, key in {label(key): key for key in _DETAIL_LINE.findall(text)}.items():
+            if name not in LINES:
+                self.meminfo.bind(key + b":", (1, self.table.add(DETAIL, (name,)), 1024))
 
     def sample(self, tick: bool) -> None:
+        if self.lacks_detail:
+            self.bind_detail()
         self.read(self.meminfo)
         self.read(self.vmstat)
         get = self.table.get

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from .._fast.mounts import VALUES
 from .._fast.mounts import Mounts as Reader
@@ -28,6 +30,11 @@ assert len(FAMILIES) == len(VALUES)
 #: Pseudo file systems that are shown where they hold a node's own data.
 SHOWN = {("overlay", "/"), ("tmpfs", "/dev/shm")}
 
+#: File systems that answer statvfs, and look up names, without a disk, a network or a daemon.
+MEMORY = frozenset((b"ext2", b"ext3", b"ext4", b"tmpfs", b"devtmpfs", b"rootfs"))
+#: What makes ext4's answer depend on its disk all the same.
+QUOTA = b"prjquota"
+
 #: How long one mount may hold up the others of a reading, in seconds.
 PATIENCE = 0.02
 
@@ -39,15 +46,36 @@ def unescape(field: bytes) -> bytes:
     return _OCTAL.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field)
 
 
-def parse(text: bytes) -> list[tuple[bytes, bytes, bytes]]:
-    """(mount point, device, type) of each whole line of mountinfo; see proc(5)."""
-    mounts = []
+class Entry(NamedTuple):
+    """A line of mountinfo."""
+
+    point: bytes
+    device: bytes
+    fstype: bytes
+    options: bytes
+
+
+def parse(text: bytes) -> list[Entry]:
+    """The whole lines of mountinfo; see proc(5)."""
+    entries = []
     for line in text.split(b"\n")[:-1]:
         head, separator, tail = line.partition(b" - ")
         before, after = head.split(b" "), tail.split(b" ")
         if separator and len(before) >= 6 and len(after) >= 2 and before[4].startswith(b"/"):
-            mounts.append((unescape(before[4]), unescape(after[1]), unescape(after[0])))
-    return mounts
+            point, device = unescape(before[4]), unescape(after[1])
+            entries.append(Entry(point, device, unescape(after[0]), b" ".join(after[2:])))
+    return entries
+
+
+def answers_from_memory(point: bytes, on: Mapping[bytes, Entry]) -> bool:
+    """Whether neither the mount at a point nor the way to it can make statvfs wait."""
+    while True:
+        entry = on.get(point)
+        if entry and (entry.fstype not in MEMORY or QUOTA in entry.options):
+            return False
+        if point == b"/":
+            return entry is not None
+        point = point.rpartition(b"/")[0] or b"/"
 
 
 class Mount(Collector):
@@ -62,7 +90,8 @@ class Mount(Collector):
         self.type_shown = Filter(config.disk_fstype_include, config.disk_fstype_exclude)
         self.file = File(self.host.process("mountinfo"))
         self.text: bytes | None = None
-        self.mounts: dict[bytes, tuple[str, str, str]] = {}
+        #: Labels of each path bound, and whether it is quick.
+        self.mounts: dict[bytes, tuple[tuple[str, str, str], bool]] = {}
         self.reader = Reader(self.table, config.mount_timeout_seconds, PATIENCE)
 
     def start(self) -> None:
@@ -89,20 +118,19 @@ class Mount(Collector):
 
     def follow_mounts(self, text: bytes) -> None:
         """Binds the mounts that have appeared and lets go of those that have gone."""
+        on = {self.strip(entry.point): entry for entry in parse(text)}  # the last one is on top
         now = {}
-        for point, device, fstype in parse(text):
-            point = self.strip(point)
-            labels = label(point), label(device), label(fstype)
-            if self.shown(labels[0], labels[2]):
-                now[self.host.root(point)] = labels  # of mounts on one another, the last
-            else:
-                now.pop(self.host.root(point), None)
-        for path, labels in list(self.mounts.items()):
-            if now.get(path) != labels:
+        for point, entry in on.items():
+            mount, fstype = label(point), label(entry.fstype)
+            if self.shown(mount, fstype):
+                quick = self.host.root(b"/") == b"/" and answers_from_memory(point, on)
+                now[self.host.root(point)] = (mount, label(entry.device), fstype), quick
+        for path, bound in list(self.mounts.items()):
+            if now.get(path) != bound:
                 self.drop(path)
-        for path, labels in now.items():
+        for path, (labels, quick) in now.items():
             if path not in self.mounts:
-                self.add(path, labels)
+                self.add(path, labels, quick)
 
     def strip(self, point: bytes) -> bytes:
         """A mount point as the host names it, where we see the host's root below another path."""
@@ -114,16 +142,21 @@ class Mount(Collector):
     def shown(self, mount: str, fstype: str) -> bool:
         return self.mount_shown(mount) and (self.type_shown(fstype) or (fstype, mount) in SHOWN)
 
-    def add(self, path: bytes, labels: tuple[str, str, str]) -> None:
+    def add(self, path: bytes, labels: tuple[str, str, str], quick: bool) -> None:
+        slots: list[int] = []
         try:
-            self.reader.bind(path, [self.table.add(family, labels) for family in FAMILIES])
+            for family in FAMILIES:
+                slots.append(self.table.add(family, labels))
+            self.reader.bind(path, slots, quick)
         except ValueError as error:
+            for family in FAMILIES[: len(slots)]:
+                self.table.remove(family, labels)
             self.report(f"{label(path)}: {error}")
             return
-        self.mounts[path] = labels
+        self.mounts[path] = labels, quick
 
     def drop(self, path: bytes) -> None:
         self.reader.drop(path)
+        labels, _ = self.mounts.pop(path)
         for family in FAMILIES:
-            self.table.remove(family, self.mounts[path])
-        del self.mounts[path]
+            self.table.remove(family, labels)

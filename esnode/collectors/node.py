@@ -39,7 +39,8 @@ class Node(Collector):
         if time.monotonic() >= self.due:
             self.due = time.monotonic() + SLOW
             self.table.set(self.boot_time, float("nan"))
-            self.read(self.stat)
+            if self.read(self.stat) is None:
+                self.due = 0.0
             self.identify()
 
     def identify(self) -> None:

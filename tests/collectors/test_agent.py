@@ -1,0 +1,106 @@
+"""collectors/agent.py: what the agent says of itself."""
+
+import math
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from esnode import __version__
+from esnode.agent import Agent
+from esnode.collectors import COLLECTORS
+from esnode.config import Settings
+from esnode.dialects import TEXT
+from tests.hosts import FIXTURES, Rows, config
+from tests.running import series
+
+NAMES = list(dict.fromkeys(collector.name for collector in COLLECTORS))
+
+
+def agent(root: Path, **keys: object) -> Agent:
+    return Agent(Settings(config(root, **keys), {}, None, ()))
+
+
+def read(agent: Agent, ticks: int = 1) -> Rows:
+    """The page after some ticks."""
+    for _ in range(ticks):
+        for sampler in agent.samplers:
+            sampler.read(True)
+    return series(agent.store.page(TEXT).body)
+
+
+def by(rows: Rows, family: str, label: str = "collector") -> dict[str, float]:
+    head = f'{family}{{{label}="'
+    return {name.removeprefix(head)[:-2]: rows[name] for name in rows if name.startswith(head)}
+
+
+def test_every_collector_is_accounted_for(tmp_path: Path) -> None:
+    rows = read(agent(FIXTURES / "small-vm", path_rootfs=str(tmp_path), disk_mount_include="^/$"))
+    assert by(rows, "esnode_agent_errors_total") == dict.fromkeys(NAMES, 0)
+    assert by(rows, "esnode_agent_collector_up") == dict.fromkeys(NAMES, 1)
+    assert by(rows, "esnode_agent_collector_disabled") == dict.fromkeys(NAMES, 0)
+    durations = by(rows, "esnode_agent_scrape_duration_seconds")
+    assert list(durations) == NAMES
+    assert all(0 < seconds < 5 for seconds in durations.values())
+    ages = by(rows, "esnode_agent_snapshot_age_seconds", "lane")
+    assert list(ages) == ["host", "mounts"]
+    assert all(0 <= age < 5 for age in ages.values())
+
+
+def test_errors_are_counted_from_zero_and_say_who_is_down() -> None:
+    broken = agent(FIXTURES / "empty")
+    before = read(broken)
+    assert by(before, "esnode_agent_collector_up") == dict.fromkeys(NAMES, 0)
+    after = read(broken, 2)
+    for name, errors in by(before, "esnode_agent_errors_total").items():
+        assert errors > 0
+        assert by(after, "esnode_agent_errors_total")[name] >= errors
+
+
+def test_a_failing_collector_is_no_other_ones_trouble(tmp_path: Path) -> None:
+    (tmp_path / "proc/1/net").mkdir(parents=True)
+    for name in ("dev", "snmp", "netstat"):
+        text = (FIXTURES / "small-vm/proc/1/net" / name).read_bytes()
+        (tmp_path / "proc/1/net" / name).write_bytes(text)
+    rows = read(agent(tmp_path, enable_disk=False, enable_cpu=False))
+    assert by(rows, "esnode_agent_collector_up") == {"memory": 0, "network": 1}
+    assert by(rows, "esnode_agent_errors_total") == {"memory": 2, "network": 0}
+
+
+def test_a_disabled_collector_has_no_rows_but_one() -> None:
+    rows = read(agent(FIXTURES / "small-vm", enable_disk=False, enable_network=False))
+    disabled = by(rows, "esnode_agent_collector_disabled")
+    assert disabled == {name: float(name in ("disk", "network")) for name in NAMES}
+    assert list(by(rows, "esnode_agent_collector_up")) == ["node", "cpu", "memory"]
+    assert list(by(rows, "esnode_agent_snapshot_age_seconds", "lane")) == ["host"]
+    assert not [name for name in rows if name.startswith(("esnode_disk", "esnode_network"))]
+
+
+def test_what_it_is_and_costs() -> None:
+    before = time.time()
+    cpu = time.process_time()
+    rows = read(agent(FIXTURES / "small-vm"))
+    (info,) = [name for name in rows if name.startswith("esnode_agent_build_info")]
+    assert f'version="{__version__}"' in info
+    assert before <= rows["esnode_agent_start_time_seconds"] <= time.time()
+    assert cpu <= rows["esnode_agent_cpu_seconds_total"] <= time.process_time()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    resident = pages * os.sysconf("SC_PAGE_SIZE")
+    assert rows["esnode_agent_resident_memory_bytes"] == pytest.approx(resident, rel=0.2)
+    assert rows["esnode_agent_scrapes_total"] == 0
+    assert rows["esnode_agent_config_reloads_total"] == 0
+
+
+def test_series_is_the_number_of_rows_of_the_page() -> None:
+    running = agent(FIXTURES / "small-vm")
+    for _ in range(3):
+        rows = read(running)
+        assert rows["esnode_agent_series"] == len(rows)
+
+
+def test_before_the_first_reading_no_lane_has_an_age() -> None:
+    rows = series(agent(FIXTURES / "small-vm").store.page(TEXT).body)
+    assert by(rows, "esnode_agent_snapshot_age_seconds", "lane") == {}
+    assert not any(math.isnan(value) for value in rows.values())
+    assert all(name.startswith("esnode_agent_") for name in rows)

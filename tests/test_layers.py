@@ -1,0 +1,136 @@
+"""The layers of the design: who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import esnode
+
+ROOT = Path(esnode.__file__).parent
+
+#: What stands below each module or package, `name.*` for a package; the first match counts.
+#: A name allows what is in it, too. `__init__` is the version; `__main__` is the top and hands over
+#: to the command line.
+LAYERS = {
+    "__init__": (),
+    "__main__": ("config", "logs", "__init__", "agent", "cli"),
+    "cli": ("config", "client", "status", "__init__", "cli", "agent"),
+    "console": ("config", "client", "status", "__init__", "console"),
+    "client": ("config", "status"),
+    "agent": (
+        *("_fast", "collectors", "config", "control", "derive", "dialects", "host", "http"),
+        *("metrics", "sampler", "sinks", "status", "store", "tsdb", "__init__"),
+    ),
+    # The catalog is every collector's declarations, and the reference of the configuration.
+    "catalog": ("collectors", "config", "metrics"),
+    "http": ("config", "dialects", "http", "metrics", "status", "store"),
+    "tsdb": ("_fast", "config", "dialects", "metrics", "store", "tsdb"),
+    "sinks": ("_fast", "config", "dialects", "metrics", "store", "sinks"),
+    "control": ("config", "metrics", "status", "store", "control"),
+    "status": ("metrics", "store"),
+    "store": ("_fast.table", "_fast.encode", "dialects", "metrics", "sampler"),
+    "sampler": ("_fast.table", "_fast.encode", "collectors.base", "metrics"),
+    "derive": ("_fast.table", "_fast.encode", "collectors.base", "metrics"),
+    "collectors": ("collectors",),
+    "collectors.*": ("_fast", "collectors.base", "config", "host", "metrics"),
+    "metrics": (),
+    "host": (),
+    "config": (),
+    "logs": (),
+    "dialects": ("metrics",),
+    "_fast": (),
+}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    """(dotted name below esnode, source) of each module."""
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[-1] == "__init__" and len(parts) > 1:
+            parts = parts[:-1]
+        yield ".".join(parts), ast.parse(path.read_text(), str(path))
+
+
+def imports(name: str, source: ast.Module) -> Iterator[str]:
+    """What a module imports of ours, wherever in it, by dotted name below esnode."""
+    is_package = (ROOT / Path(*name.split("."))).is_dir()
+    package = [] if name == "__init__" else name.split(".")[: None if is_package else -1]
+    known = {module for module, _ in SOURCES}
+    for node in ast.walk(source):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = (node.module or "").split(".") if node.module else []
+            if node.level:
+                base = ["esnode", *package[: len(package) - node.level + 1], *base]
+            found = [".".join([*base, alias.name]) for alias in node.names]
+        else:
+            continue
+        for dotted in found:
+            if dotted == "esnode" or dotted.startswith("esnode."):
+                ours = dotted.removeprefix("esnode").lstrip(".")
+                head, _, last = ours.rpartition(".")
+                # `from .metrics import gauge` is metrics; `from .collectors import cpu` is not.
+                found_here = ours in known or is_extension(ours) or not last
+                yield (ours if found_here else head) or "__init__"
+
+
+def is_extension(dotted: str) -> bool:
+    return (ROOT / Path(*dotted.split("."))).with_suffix(".pyx").exists()
+
+
+def may(name: str, found: str) -> bool:
+    """Whether a module may import another one; KeyError when it has no place in the table."""
+    head = name.split(".")[0]
+    below = LAYERS[name] if name in LAYERS else LAYERS.get(f"{head}.*") or LAYERS[head]
+    return any(found == part or found.startswith(f"{part}.") for part in below)
+
+
+SOURCES = list(modules())
+
+
+@pytest.mark.parametrize(("name", "source"), SOURCES, ids=[name for name, _ in SOURCES])
+def test_a_module_imports_only_what_stands_below_it(name: str, source: ast.Module) -> None:
+    for found in imports(name, source):
+        assert may(name, found) or found == name, found
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "found"),
+    [
+        ("collectors.cpu", "from .disk import Disk", "collectors.disk"),
+        ("collectors.cpu", "from . import disk", "collectors.disk"),
+        ("collectors.cpu", "from ..sampler import Lane", "sampler"),
+        ("http.app", "from ..collectors.cpu import Cpu", "collectors.cpu"),
+        ("http.app", "def f():\n    import esnode.agent", "agent"),
+        ("store", "from .collectors import COLLECTORS", "collectors"),
+        ("agent", "from .cli import run", "cli"),
+        ("metrics", "from ._fast import table", "_fast.table"),
+        ("_fast", "from esnode.metrics import gauge", "metrics"),
+    ],
+)
+def test_a_forbidden_import_is_seen(name: str, line: str, found: str) -> None:
+    assert list(imports(name, ast.parse(line))) == [found]
+    assert not may(name, found)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "_fast").glob("*.p[yx][xd]")), ids=lambda path: path.name
+)
+def test_the_extensions_know_nothing_of_our_python(path: Path) -> None:
+    for line in path.read_text().splitlines():
+        match = re.match(r"\s*(from|cimport|import)\s+((esnode|\.)[\w.]*)", line)
+        if match:
+            assert match[2].startswith("esnode._fast."), line
+
+
+def test_the_c_sources_know_nothing_of_python() -> None:
+    sources = [*(ROOT.parent / "csrc").glob("*.[ch]")]
+    assert sources
+    for path in sources:
+        assert "Python.h" not in re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
