@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import platform
@@ -11,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from . import __version__
 from ._fast.alarm import Alarm
@@ -79,9 +81,9 @@ class Agent:
             for part in entry.lane.parts:
                 parts.setdefault(part.name, []).append(part)
         for name, group in parts.items():
-            yield row(own.DURATION, (name,), total(group, lambda part: part.seconds))
-            yield row(own.ERRORS, (name,), total(group, lambda part: part.errors))
-            yield row(own.UP, (name,), up(group))
+            yield row(own.DURATION, (name,), over(group, "seconds", sum))
+            yield row(own.ERRORS, (name,), over(group, "errors", sum))
+            yield row(own.UP, (name,), over(group, "up", all))
         yield row(own.SCRAPES, (), lambda: self.application.scrapes)
         yield row(own.RELOADS, (), 0)
         yield row(own.SERIES, (), lambda: self.store.series)
@@ -106,6 +108,8 @@ class Agent:
             return 1
         for warning in self.settings.warnings:
             log.warning("%s", warning)
+        gc.collect()
+        gc.freeze()  # what is here now stays: no later collection need look at it
         for sampler in self.samplers:
             sampler.start()
         asyncio.run(self.serve(listener))
@@ -132,17 +136,13 @@ class Agent:
         self.store.expire()
 
 
-def total(parts: list[Part], figure: Callable[[Part], float]) -> Callable[[], float]:
-    """The sum of a figure over the parts of a collector."""
+def over(
+    parts: list[Part], name: str, combine: Callable[[list[float]], float]
+) -> Callable[[], float]:
+    """An attribute of a collector's parts; most have only one."""
     if len(parts) == 1:
-        part = parts[0]
-        return lambda: figure(part)
-    return lambda: sum([figure(part) for part in parts])
-
-
-def up(parts: list[Part]) -> Callable[[], float]:
-    """Whether all parts of a collector are up."""
-    return lambda: all(part.up for part in parts)
+        return partial(getattr, parts[0], name)
+    return lambda: combine([getattr(part, name) for part in parts])
 
 
 def age(entry: Entry) -> Callable[[], float]:

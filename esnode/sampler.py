@@ -29,14 +29,12 @@ class Part:
         self.bound = False
         self.due = 0.0
         self.failed = False
+        #: Whether the last reading could read what it should.
+        self.up = False
         self.errors = 0
         self.seconds = 0.0
         self.reason: str | None = None
         self._logged: set[str] = set()
-
-    @property
-    def up(self) -> bool:
-        return self.bound and not self.failed
 
     def report(self, message: str) -> None:
         """Counts a failure of this reading; logs it unless it was logged before."""
@@ -72,6 +70,7 @@ class Part:
     def sample(self, tick: bool) -> None:
         """The second half."""
         if not self.bound:
+            self.up = False
             return
         start = time.monotonic()
         try:
@@ -79,6 +78,7 @@ class Part:
         except Exception as error:
             self._fault(error)
         self.seconds = time.monotonic() - start
+        self.up = not self.failed
 
     def _fault(self, error: Exception) -> None:
         """A fault of ours costs this collector's rows of this reading, not the lane."""

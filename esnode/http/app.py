@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
@@ -77,16 +77,16 @@ class Application:
 
     def __call__(self, request: Request, respond: Respond) -> None:
         """Handles a request: responds now, or later from another thread."""
+        guard(respond, self.handle, request, respond)
 
-        def handle() -> None:
-            handler = self.routes.get(request.path)
-            if handler is None:
-                raise Refusal(404, "not found; see / for what there is")
-            if request.method not in ("GET", "HEAD"):
-                raise Refusal(405, "only GET and HEAD", ("allow", "GET, HEAD"))
-            handler(request, respond)
-
-        guard(handle, respond)
+    def handle(self, request: Request, respond: Respond) -> None:
+        """Finds the handler of a request and calls it. Raises Refusal."""
+        handler = self.routes.get(request.path)
+        if handler is None:
+            raise Refusal(404, "not found; see / for what there is")
+        if request.method not in ("GET", "HEAD"):
+            raise Refusal(405, "only GET and HEAD", ("allow", "GET, HEAD"))
+        handler(request, respond)
 
     def metrics(self, request: Request, respond: Respond) -> None:
         """The page of metrics: fresh, or as fresh as it can be had in time."""
@@ -111,7 +111,7 @@ class Application:
             respond(Response(200, page_headers(dialect, encoding), page.encoded(encoding)))
 
         self.store.fresh(
-            lambda: guard(answer, respond),
+            partial(guard, respond, answer),
             patience((get("x-prometheus-scrape-timeout-seconds") or "")[:LONGEST]),
             lanes,
         )
@@ -169,10 +169,10 @@ class Application:
 OK = Response(200, [TEXT_PLAIN, NO_STORE], b"ok\n")
 
 
-def guard(handle: Callable[[], None], respond: Respond) -> None:
-    """Runs a handler, and responds for one that raises instead."""
+def guard(respond: Respond, function: Callable[..., None], *arguments: object) -> None:
+    """Calls a function that is to respond, and responds for it when it raises."""
     try:
-        handle()
+        function(*arguments)
     except Refusal as refusal:
         respond(refusal.response)
     except Exception:
