@@ -72,12 +72,10 @@ class Part:
         if not self.bound:
             self.up = False
             return
-        start = time.monotonic()
         try:
             self.collector.sample(tick)
         except Exception as error:
             self._fault(error)
-        self.seconds = time.monotonic() - start
         self.up = not self.failed
 
     def _fault(self, error: Exception) -> None:
@@ -116,8 +114,11 @@ class Lane:
             start = self.reading_since
         assert start is not None
         self.table.begin(tick)
+        now = time.monotonic()
         for part in self.parts:
             part.sample(tick)
+            before, now = now, time.monotonic()
+            part.seconds = now - before
         snapshot = self.table.freeze(start, int(time.time() * 1000))
         self.reading_since = None
         return snapshot
