@@ -28,6 +28,11 @@ Flags, each also a key of the file and a variable ESNODE_<KEY>:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    for descriptor in range(3):  # a closed one would be given to the next file that is opened
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     try:
         code = run(sys.argv[1:] if argv is None else argv)
         if sys.stdout is not None:
@@ -47,6 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def leave(*_: object) -> None:
+    """Ends the agent before it has begun; a second signal changes nothing."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(0)
+
+
 def run(words: Sequence[str]) -> int:
     """Does what the words say. Raises ConfigError, and OSError where it cannot write."""
     arguments = config.parse_arguments(words)
@@ -63,7 +75,7 @@ def run(words: Sequence[str]) -> int:
     settings = config.load(arguments, os.environ)
     if "once" not in arguments.options:
         for number in (signal.SIGTERM, signal.SIGINT):  # until the event loop takes them
-            signal.signal(number, lambda *_: sys.exit(0))
+            signal.signal(number, leave)
     logs.setup(settings.config.log_level, settings.config.log_format)
     from .agent import Agent
 

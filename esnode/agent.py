@@ -28,6 +28,9 @@ from .store import Entry, Store
 
 log = logging.getLogger("esnode")
 
+#: The signals that end the agent.
+ENDS = (signal.SIGTERM, signal.SIGINT)
+
 #: The lanes that share a thread, in the order in which it reads them.
 THREADS = (("host", "mounts"),)
 
@@ -72,6 +75,7 @@ class Agent:
     def own_rows(self) -> Iterator[own.Row]:
         """What the agent says of itself."""
         row = own.Row
+        yield row(own.START_TIME, (), time.time())
         yield row(own.BUILD_INFO, (__version__, None, platform.python_version()), 1)
         for name, enabled in self.enabled.items():
             yield row(own.DISABLED, (name,), not enabled)
@@ -122,8 +126,14 @@ class Agent:
         """Serves until a signal says stop."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+
+        def end(*_: object) -> None:
+            for number in ENDS:  # once is enough; the loop's own handlers would let go at its end
+                signal.signal(number, signal.SIG_IGN)
+            loop.call_soon_threadsafe(stop.set)
+
+        for number in ENDS:
+            signal.signal(number, end)
         # Until a reload exists, a hangup must not end the agent.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         loop.add_reader(self.alarm.fileno(), self.ring)

@@ -28,7 +28,10 @@ SECRETS = frozenset({"managed_join_token", "orchestrator.token"})
 MASK = "********"
 #: Names that a secret may hide behind, and the place of one in a URL.
 _SECRET = re.compile("token|secret|password|key", re.IGNORECASE)
-_CREDENTIALS = re.compile(r"(?<=//)[^/@]*(?=@)")
+_CREDENTIALS = re.compile(
+    r"(?<=//)[^/?#]*(?=@)|(?<=token=)[^&#\"]*|(?<=key=)[^&#\"]*|(?<=secret=)[^&#\"]*"
+    r"|(?<=password=)[^&#\"]*"
+)
 
 PSEUDO_FILE_SYSTEMS = (
     r"^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|efivarfs|fusectl"
@@ -242,6 +245,8 @@ class Key(msgspec.Struct, frozen=True):
 
     def parse(self, text: str) -> Any:
         """The value that a flag or variable spells; still to be checked by :meth:`accept`."""
+        if text == "" and self.default is None:
+            return None
         if bool in self.kinds and text.lower() in _WORDS:
             return _WORDS[text.lower()]
         if self.name.endswith("_seconds"):
@@ -252,7 +257,7 @@ class Key(msgspec.Struct, frozen=True):
                     return kind(text)
                 except ValueError:
                     return text
-        return None if text == "" and self.default is None else text
+        return text
 
     def accept(self, value: Any, where: str) -> Any:
         """The value, converted and within its limits; raises ConfigError naming ``where``."""
@@ -273,7 +278,9 @@ class Key(msgspec.Struct, frozen=True):
         except (ValueError, OverflowError, RuntimeError, re.error) as error:
             # RuntimeError: no such home directory, or a pattern that is nested too deep.
             detail = f" ({error})" if isinstance(error, (re.error, RuntimeError)) else ""
-            shown = MASK if self.name in SECRETS else spell(value)
+            whole = int in self.kinds and isinstance(value, float)
+            shown = repr(value) if whole else spell(value)  # 8.0 is no whole number, and 8 is
+            shown = MASK if self.name in SECRETS else shown
             raise ConfigError(
                 f"{where}: {self.name}: found {shown}{detail}, allowed is {self.allowed}"
             ) from None
@@ -284,7 +291,7 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True} | {
     "false": False, "no": False, "off": False, "0": False
 }  # fmt: skip
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ms|[smhd])")
 
 
 def parse_duration(text: str) -> float | str:
@@ -332,7 +339,9 @@ def spell(value: Any) -> str:
     if isinstance(value, str):
         text = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{"".join(map(_printable, text))}"'
-    return f"a {type(value).__name__}"
+    names = {"dict": "a table", "list": "an array"}
+    kind = type(value).__name__
+    return names.get(kind, f"a {kind}")
 
 
 def _alternatives(info: Any) -> list[Any]:
@@ -508,8 +517,12 @@ def read_file(path: str) -> dict[str, Any]:
             if dotted not in KEYS:
                 if isinstance(entry, dict):
                     table = _closest(dotted, tables)
-                    raise ConfigError(f"{path}: {dotted}: unknown table; the closest is {table}")
-                near = KEYS[_closest(dotted, KEYS)]
+                    raise ConfigError(
+                        f"{path}: {dotted}: unknown table (found a table); the closest is {table},"
+                        f" allowed are keys and {', '.join(tables)}"
+                    )
+                flat = {key.flag.replace("-", "_"): key.name for key in KEYS.values()}
+                near = KEYS[flat[dotted] if dotted in flat else _closest(dotted, KEYS)]
                 found = MASK if near.name in SECRETS or _SECRET.search(dotted) else spell(entry)
                 raise ConfigError(
                     f"{path}: {dotted}: unknown key (found {found});"
@@ -527,7 +540,16 @@ def find_file(flag: str | None, environment: Mapping[str, str]) -> str | None:
             return str(Path(named).expanduser())
         except RuntimeError as error:  # of a user that there is not
             raise ConfigError(f"{named}: cannot be read: {error}") from None
-    return next((path for path in FILES if Path(path).exists()), None)
+    for path in FILES:
+        try:
+            if Path(path).exists():
+                return path
+        except (
+            OSError
+        ):  # a directory that we may not enter: ours to name only if it is the system's
+            if Path(path).is_absolute():
+                return path
+    return None
 
 
 def load(arguments: Arguments, environment: Mapping[str, str]) -> Settings:

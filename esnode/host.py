@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import stat
 
 import msgspec
 
@@ -30,11 +31,8 @@ class Host(msgspec.Struct, frozen=True):
         """
         for directory in ("1/", "self/", ""):
             path = self.proc(directory + name)
-            try:
-                with Path(path).open("rb"):
-                    return path
-            except OSError:
-                continue
+            if readable(path):
+                return path
         return self.proc("1/" + name)
 
     def net(self, name: str) -> str:
@@ -44,3 +42,15 @@ class Host(msgspec.Struct, frozen=True):
     def root(self, path: bytes) -> bytes:
         """Where we see a path of the host's."""
         return self.rootfs.rstrip("/").encode(errors="surrogateescape") + path
+
+
+def readable(path: str) -> bool:
+    """Whether a path is a regular file that we may read; a FIFO is not waited for."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)

@@ -25,12 +25,18 @@ def _when(record: logging.LogRecord) -> str:
     )
 
 
+def _printable(letter: str) -> str:
+    """A letter, or an escape for one that would break the line."""
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+
+
 class Text(logging.Formatter):
     """``time LEVEL module: message``."""
 
     def format(self, record: logging.LogRecord) -> str:
         level = _NAMES.get(record.levelno, record.levelname.lower())
-        text = f"{_when(record)} {level.upper():<5} {record.name}: {record.getMessage()}"
+        message = "".join(map(_printable, record.getMessage()))
+        text = f"{_when(record)} {level.upper():<5} {record.name}: {message}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
@@ -42,7 +48,7 @@ class Json(logging.Formatter):
             "time": _when(record),
             "level": _NAMES.get(record.levelno, record.levelname.lower()),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": record.getMessage().encode("utf-8", "backslashreplace").decode(),
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)

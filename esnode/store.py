@@ -176,7 +176,11 @@ class Store:
             if groups is not None:
                 return Page(self._compose(dialect, now, groups), now)
             version, page = self._pages.get(dialect.name, (-1, None))
-            if page is None or version != self._version or now - page.composed > self.max_age:
+            if (
+                page is None
+                or version != self._version
+                or now - page.composed > (self.max_age or self.wait)
+            ):
                 version = self._version
                 page = Page(self._compose(dialect, now, None), now)
                 self._pages[dialect.name] = version, page

@@ -2,11 +2,12 @@
 """statvfs of many mounts, each with a deadline of its own."""
 
 cimport cython
-from libc.errno cimport errno
+from libc.errno cimport ENODEV, ETIMEDOUT, errno
 from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
+from posix.stat cimport stat, struct_stat
 
 from esnode._fast.table cimport Table
 
@@ -33,17 +34,29 @@ cdef extern from "<sys/statvfs.h>" nogil:
 cdef enum:
     PATH_MAX = 4096
     UNASKED = -1
+    N_OTHERS = 8
 
 cdef struct Task:
     crew_task base              # first: the crew knows a task by it
     int error                   # errno, 0, or UNASKED
     c_statvfs result
+    unsigned long[N_OTHERS] others
+    int n_others
     char[PATH_MAX] path
 
 
 cdef void ask(crew_task *base) noexcept nogil:
     cdef Task *task = <Task *>base
-    task.error = errno if c_statvfs_of(task.path, &task.result) else 0
+    cdef struct_stat st
+    cdef int i
+    if c_statvfs_of(task.path, &task.result):
+        task.error = errno
+        return
+    task.error = 0
+    if task.n_others and stat(task.path, &st) == 0:
+        for i in range(task.n_others):
+            if <unsigned long>st.st_dev == task.others[i]:
+                task.error = ENODEV
 
 
 #: What a mount's slots are, in order.
@@ -96,8 +109,12 @@ cdef class Mounts:
                 crew_abandon(self.crew, &(<_Mount>mount).task.base)
             crew_close(self.crew)
 
-    def bind(self, bytes path not None, slots, bint quick=False):
-        """Fills slots, in the order of VALUES, from the mount at an absolute path."""
+    def bind(self, bytes path not None, slots, bint quick=False, others=()):
+        """Fills slots, in the order of VALUES, from the mount at an absolute path.
+
+        others: device numbers (st_dev) of the mounts below it. Where the path turns out to be on
+        one of them the mount is not to be seen there, and its error is ENODEV.
+        """
         cdef _Mount mount
         cdef int i
         if path in self.mounts or len(path) >= PATH_MAX or len(slots) != N_VALUES:
@@ -112,6 +129,9 @@ cdef class Mounts:
             raise MemoryError
         mount.task.base.run = ask
         mount.task.error = UNASKED
+        for device in others[:N_OTHERS]:
+            mount.task.others[mount.task.n_others] = device
+            mount.task.n_others += 1
         memcpy(mount.task.path, <const char *>path, len(path))
         self.mounts[path] = mount
 
@@ -142,7 +162,7 @@ cdef class Mounts:
 
     def read(self):
         """Fills the slots with the answers, after start(). Returns {path: errno} of the mounts that
-        refused to answer."""
+        refused to answer; ETIMEDOUT of those that hang."""
         cdef _Mount mount
         cdef int64_t running
         cdef int i
@@ -160,7 +180,7 @@ cdef class Mounts:
                 for i in range(N_VALUES):
                     mount.values[i] = NAN
                 mount.values[TIMEOUT] = 1
-                mount.error = 0
+                mount.error = ETIMEDOUT
             for i in range(N_VALUES):
                 self.table.values[mount.slots[i]] = mount.values[i]
             if mount.error:
@@ -183,7 +203,8 @@ cdef void take(_Mount mount) noexcept:
     if mount.error:
         return
     mount.values[0] = answer.f_blocks * unit
-    mount.values[1] = <double>(answer.f_blocks - answer.f_bfree) * unit
+    if answer.f_bfree <= answer.f_blocks:
+        mount.values[1] = <double>(answer.f_blocks - answer.f_bfree) * unit
     mount.values[2] = answer.f_bfree * unit
     mount.values[3] = answer.f_bavail * unit
     if answer.f_files:          # file systems without a table of inodes say 0

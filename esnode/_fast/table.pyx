@@ -10,6 +10,8 @@ from libc.stdlib cimport free, malloc, realloc
 READING = 0
 TICK = 1
 OWNER = 2
+cdef enum:
+    FREE = 3                    # given back
 
 
 @cython.final
@@ -166,10 +168,10 @@ cdef class Table:
 
     def forget(self, int slot):
         """Gives a hidden slot back."""
-        if self.check(slot) in self._free:
+        if self.keep[self.check(slot)] == FREE:
             raise ValueError(f"slot {slot} was given back already")
         self.values[slot] = NAN
-        self.keep[slot] = READING
+        self.keep[slot] = FREE
         self._free.append(slot)
 
     def clear(self, group):

@@ -21,9 +21,12 @@ def build(arguments: Arguments) -> Any:
     )
     app.callback()(lambda: None)
     app.add_typer(_config(arguments), name="config", help="Show and check the configuration.")
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
 
     def invoke(words: list[str]) -> int:
+        if words[0] not in command.commands:
+            known = ", ".join(command.commands)
+            raise config.ConfigError(f"{words[0]}: unknown command, allowed is {known}")
         try:
             command.main(words, prog_name="esnode-core")
         except SystemExit as end:  # typer brings a click of its own, so its errors have no name

@@ -67,7 +67,6 @@ class Agent(Collector):
 
     def bind(self) -> None:
         add = self.table.add
-        self.table.set(add(START_TIME, (), OWNER), time.time())
         self.cpu = add(CPU)
         # Our own file, in our own /proc: the injected one may be another machine's.
         self.statm = Line(

@@ -54,7 +54,7 @@ BUSY = tuple(STATES[s] for s in ("user", "nice", "system", "irq", "softirq", "st
 ALL = (*BUSY, STATES["idle"], STATES["iowait"])
 
 #: How far a core's idle and iowait may step back before it counts as a reset, in seconds.
-GLITCH = 3.0
+GLITCH = 60.0
 
 _CORE = re.compile(rb"cpu(\d+)")
 

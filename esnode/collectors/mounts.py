@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from errno import ENODEV, ETIMEDOUT
 from typing import NamedTuple
 
 from .._fast.mounts import VALUES
@@ -35,9 +36,13 @@ MEMORY = frozenset((b"ext2", b"ext3", b"ext4", b"tmpfs", b"devtmpfs", b"rootfs")
 #: What makes ext4's answer depend on its disk all the same.
 QUOTA = b"prjquota"
 
+#: What the reader's errors mean, where strerror would not say it.
+REASONS = {ENODEV: "the mount is not to be seen there", ETIMEDOUT: "the mount does not answer"}
+
 #: How long one mount may hold up the others of a reading, in seconds.
 PATIENCE = 0.02
 
+_DEVICE = re.compile(rb"(\d{1,8}):(\d{1,8})")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
@@ -50,6 +55,7 @@ class Entry(NamedTuple):
     """A line of mountinfo."""
 
     point: bytes
+    number: int  #: st_dev
     device: bytes
     fstype: bytes
     options: bytes
@@ -62,20 +68,43 @@ def parse(text: bytes) -> list[Entry]:
         head, separator, tail = line.partition(b" - ")
         before, after = head.split(b" "), tail.split(b" ")
         if separator and len(before) >= 6 and len(after) >= 2 and before[4].startswith(b"/"):
-            point, device = unescape(before[4]), unescape(after[1])
-            entries.append(Entry(point, device, unescape(after[0]), b" ".join(after[2:])))
+            number = _DEVICE.fullmatch(before[2])
+            entries.append(
+                Entry(
+                    unescape(before[4]),
+                    os.makedev(int(number[1]), int(number[2])) if number else 0,
+                    unescape(after[1]),
+                    unescape(after[0]),
+                    b" ".join(after[2:]),
+                )
+            )
     return entries
 
 
-def answers_from_memory(point: bytes, on: Mapping[bytes, Entry]) -> bool:
-    """Whether neither the mount at a point nor the way to it can make statvfs wait."""
+def way_to(point: bytes, on: Mapping[bytes, Entry]) -> list[Entry]:
+    """The mount at a point and those that it stands on, down to the root."""
+    way = []
     while True:
-        entry = on.get(point)
-        if entry and (entry.fstype not in MEMORY or QUOTA in entry.options):
-            return False
+        if point in on:
+            way.append(on[point])
         if point == b"/":
-            return entry is not None
+            return way
         point = point.rpartition(b"/")[0] or b"/"
+
+
+def answers_from_memory(way: Sequence[Entry]) -> bool:
+    """Whether neither a mount nor the way to it can make statvfs wait."""
+    return way[-1].point == b"/" and all(
+        entry.fstype in MEMORY and QUOTA not in entry.options for entry in way
+    )
+
+
+class Bound(NamedTuple):
+    """A mount that is shown, as it is bound."""
+
+    labels: tuple[str, str, str]
+    quick: bool
+    others: tuple[int, ...]
 
 
 class Mount(Collector):
@@ -90,8 +119,7 @@ class Mount(Collector):
         self.type_shown = Filter(config.disk_fstype_include, config.disk_fstype_exclude)
         self.file = File(self.host.process("mountinfo"))
         self.text: bytes | None = None
-        #: Labels of each path bound, and whether it is quick.
-        self.mounts: dict[bytes, tuple[tuple[str, str, str], bool]] = {}
+        self.mounts: dict[bytes, Bound] = {}
         self.reader = Reader(self.table, config.mount_timeout_seconds, PATIENCE)
 
     def start(self) -> None:
@@ -114,23 +142,25 @@ class Mount(Collector):
 
     def sample(self, tick: bool) -> None:
         for path, code in self.reader.read().items():
-            self.report(f"{label(path)}: {os.strerror(code)}")
+            self.report(f"{label(path)}: {REASONS.get(code) or os.strerror(code)}")
 
     def follow_mounts(self, text: bytes) -> None:
         """Binds the mounts that have appeared and lets go of those that have gone."""
         on = {self.strip(entry.point): entry for entry in parse(text)}  # the last one is on top
         now = {}
         for point, entry in on.items():
-            mount, fstype = label(point), label(entry.fstype)
-            if self.shown(mount, fstype):
-                quick = self.host.root(b"/") == b"/" and answers_from_memory(point, on)
-                now[self.host.root(point)] = (mount, label(entry.device), fstype), quick
+            labels = label(point), label(entry.device), label(entry.fstype)
+            if self.shown(labels[0], labels[2]):
+                way = way_to(point, on)
+                quick = self.host.root(b"/") == b"/" and answers_from_memory(way)
+                others = tuple({below.number for below in way} - {entry.number})
+                now[self.host.root(point)] = Bound(labels, quick, others)
         for path, bound in list(self.mounts.items()):
             if now.get(path) != bound:
                 self.drop(path)
-        for path, (labels, quick) in now.items():
+        for path, bound in now.items():
             if path not in self.mounts:
-                self.add(path, labels, quick)
+                self.add(path, bound)
 
     def strip(self, point: bytes) -> bytes:
         """A mount point as the host names it, where we see the host's root below another path."""
@@ -142,21 +172,21 @@ class Mount(Collector):
     def shown(self, mount: str, fstype: str) -> bool:
         return self.mount_shown(mount) and (self.type_shown(fstype) or (fstype, mount) in SHOWN)
 
-    def add(self, path: bytes, labels: tuple[str, str, str], quick: bool) -> None:
+    def add(self, path: bytes, bound: Bound) -> None:
         slots: list[int] = []
         try:
             for family in FAMILIES:
-                slots.append(self.table.add(family, labels))
-            self.reader.bind(path, slots, quick)
+                slots.append(self.table.add(family, bound.labels))
+            self.reader.bind(path, slots, bound.quick, bound.others)
         except ValueError as error:
             for family in FAMILIES[: len(slots)]:
-                self.table.remove(family, labels)
+                self.table.remove(family, bound.labels)
             self.report(f"{label(path)}: {error}")
             return
-        self.mounts[path] = labels, quick
+        self.mounts[path] = bound
 
     def drop(self, path: bytes) -> None:
         self.reader.drop(path)
-        labels, _ = self.mounts.pop(path)
+        bound = self.mounts.pop(path)
         for family in FAMILIES:
-            self.table.remove(family, labels)
+            self.table.remove(family, bound.labels)

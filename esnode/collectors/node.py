@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from pathlib import Path
 
-from .._fast.procfs import Rows
+from .._fast.procfs import File, Rows
 from .._fast.table import OWNER
 from ..metrics import gauge
 from .base import Collector
@@ -61,22 +62,28 @@ class Node(Collector):
 
     def kernel(self, name: str) -> str | None:
         """A word of /proc/sys/kernel."""
-        try:
-            with Path(self.host.proc("sys/kernel/" + name)).open(errors="replace") as file:
-                return file.read(256).strip() or None
-        except OSError:
-            return None
+        return contents(self.host.proc("sys/kernel/" + name))[:256].strip() or None
 
     def os_release(self) -> str | None:
         """The distribution's name for itself; see os-release(5)."""
-        for path in (b"/etc/os-release", b"/usr/lib/os-release"):
-            try:
-                with Path(os.fsdecode(self.host.root(path))).open(errors="replace") as file:
-                    lines = file.read(65536).splitlines()
-            except OSError:
-                continue
-            for line in lines:
-                name, _, value = line.partition("=")
-                if name == "PRETTY_NAME":
-                    return value.strip().strip("\"'") or None
+        for name in (b"/etc/os-release", b"/usr/lib/os-release"):
+            path = Path(os.fsdecode(self.host.root(name)))
+            if path.is_symlink() and path.readlink().is_absolute():
+                # The link means a path of the host's root, not of ours.
+                path = Path(os.fsdecode(self.host.root(os.fsencode(path.readlink()))))
+            for line in contents(path).splitlines():
+                key, equals, value = line.partition("=")
+                if key == "PRETTY_NAME" and equals:
+                    try:
+                        return " ".join(shlex.split(value)) or None
+                    except ValueError:
+                        return None
         return None
+
+
+def contents(path: str | Path) -> str:
+    """The text of a small file; empty when there is none."""
+    try:
+        return File(path).read().decode("utf-8", "replace")
+    except OSError:
+        return ""

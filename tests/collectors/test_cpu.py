@@ -90,6 +90,8 @@ def test_idle_that_steps_back_does_not_step_the_counter_back(cpu: Tree) -> None:
     assert cpu.read()[IDLE] == 50
     cpu.write({"proc/stat": stat("9 0 0 5001 9", total="9 0 0 5001 9")})
     assert cpu.read()[IDLE] == 50.01
+    cpu.write({"proc/stat": stat("9 0 0 900000 9", total="9 0 0 900000 9")})
+    assert cpu.read()[IDLE] == 9000
     cpu.write({"proc/stat": stat("9 0 0 7 9", total="9 0 0 7 9")})
     assert cpu.read()[IDLE] == 0.07, "a reset is the source's own value"
 

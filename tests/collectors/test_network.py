@@ -1,5 +1,7 @@
 """collectors/network.py: interfaces and protocols."""
 
+import time
+
 import pytest
 
 from esnode.collectors.network import Network
@@ -219,3 +221,13 @@ def test_protocol_values_that_are_no_numbers(network: Tree) -> None:
         **{name: value for name, value in PROTOCOLS.items() if value > 40},
     }
     assert network.errors == 1
+
+
+def test_thousands_that_vanish_at_once_are_let_go_of_at_once(tree: Tree) -> None:
+    tree.use(Network)
+    tree.write({"proc/net/dev": HEAD + b"".join(line(f"eth{i}") for i in range(3000))})
+    assert len(tree.read()) >= 3000
+    tree.write({"proc/net/dev": HEAD + line("eth0")})
+    start = time.thread_time()
+    assert len(tree.read()) < 100
+    assert time.thread_time() - start < 2

@@ -86,3 +86,17 @@ def test_without_stat_no_boot_time_and_the_collector_stays_down(node: Tree) -> N
         assert len(info(rows)) == 1
         assert node.errors >= 1
         assert not node.up
+
+
+def test_a_link_in_the_hosts_root_means_a_path_of_the_hosts(node: Tree) -> None:
+    node.write({"srv/os": 'PRETTY_NAME="Host \\"7\\""\n'})
+    node.remove("etc/os-release")
+    (node.root / "etc/os-release").symlink_to("/srv/os")
+    assert r'os="Host \"7\""' in info(node.read())[0]
+
+
+@pytest.mark.parametrize("path", ["proc/sys/kernel/hostname", "etc/os-release", "proc/stat"])
+def test_a_fifo_is_not_waited_for(node: Tree, path: str) -> None:
+    node.remove(path)
+    os.mkfifo(node.root / path)
+    assert len(info(node.read())) == 1
