@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import random
 import socket
+import time
 from typing import Any
 
 from granian._granian import CallbackScheduler, SocketHolder
@@ -22,6 +24,8 @@ CONNECTIONS = 8192
 #: Milliseconds in which a request's header must arrive. The time between two requests counts as
 #: well, so this is more than a minute, a scraper's longest usual interval.
 HEADER_TIMEOUT = 75_000
+#: How often a taken address is tried.
+ATTEMPTS = 3
 #: Seconds that connected clients get at the end.
 GRACE = 0.5
 
@@ -37,23 +41,32 @@ def listen(host: str, port: int) -> socket.socket:
     port. With SO_REUSEADDR, or a restart would fail while old connections are in TIME_WAIT.
     """
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind)
+    for attempt in range(1, ATTEMPTS + 1):
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(CONNECTIONS)
-            listener.setblocking(False)
-        except OSError:
-            listener.close()
-            raise
-    except UnicodeError:
-        raise AddressError(f"cannot listen on {shown}: it is no name of a host") from None
-    except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
-        reason = "the address is taken by another process" if taken else error.strerror
-        raise AddressError(f"cannot listen on {shown}: {reason}") from None
+            return _listener(host, port)
+        except UnicodeError:
+            raise AddressError(f"cannot listen on {shown}: it is no name of a host") from None
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            if not taken or attempt == ATTEMPTS:
+                reason = "the address is taken by another process" if taken else error.strerror
+                raise AddressError(f"cannot listen on {shown}: {reason}") from None
+        # Of two that listen in the same moment the kernel refuses both: not again at once.
+        time.sleep(random.uniform(0.01, 0.1))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(CONNECTIONS)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 
