@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 import re
 import sys
 import warnings
@@ -425,14 +426,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     def value(self, name: str) -> Any:
         """The value of a key by its dotted name."""
-        return _value(self.config, name)
-
-
-def _value(config: Config, name: str) -> Any:
-    value: Any = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
+        return operator.attrgetter(name)(self.config)
 
 
 class Arguments(msgspec.Struct, frozen=True):
@@ -544,9 +538,9 @@ def find_file(flag: str | None, environment: Mapping[str, str]) -> str | None:
         try:
             if Path(path).exists():
                 return path
-        except (
-            OSError
-        ):  # a directory that we may not enter: ours to name only if it is the system's
+        except OSError:
+            # We may not enter its directory. That is an error of the system's file, which read_file
+            # will name, and nothing to us if it is only the directory we were started in.
             if Path(path).is_absolute():
                 return path
     return None

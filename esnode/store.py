@@ -162,10 +162,7 @@ class Store:
                 late.add(name)
             if late and limit > 0:
                 self._waiters.append(Waiter(late, now + limit, answer))
-                if len(self._waiters) == 1:
-                    self.alarm(limit)
-                else:
-                    self._set_alarm()
+                self._set_alarm()
                 return
         answer()
 

@@ -76,11 +76,12 @@ class Collector:
             self.report(f"{reader.file.path}: {error.strerror}")
             return None
         if flags & MALFORMED:
-            self.report_malformed(reader)
+            self.report_malformed(reader.file)
         return flags
 
-    def report_malformed(self, reader: Reader) -> None:
-        self.report(f"{reader.file.path}: not all of it can be understood")
+    def report_malformed(self, file: File) -> None:
+        """Reports a file that is cut short, or not of its kind."""
+        self.report(f"{file.path}: not all of it can be understood")
 
     def follow(self, reader: Rows) -> bool:
         """Reads a file whose keys come and go, through :meth:`admit` and :meth:`drop`. Whether it
@@ -101,7 +102,7 @@ class Collector:
                     cells = ()
                 reader.bind(key, *cells)
             if reader.rescan() & MALFORMED and not flags & MALFORMED:
-                self.report_malformed(reader)
+                self.report_malformed(reader.file)
         return True
 
     def admit(self, key: bytes) -> Sequence[Cell]:

@@ -38,9 +38,8 @@ LINES = {
     "AnonHugePages": gauge(
         "esnode_memory_anon_hugepages_bytes", "Anonymous memory in transparent huge pages."
     ),
-    "SwapTotal": SWAP_TOTAL,
-    "SwapFree": SWAP_FREE,
 }
+SWAP_LINES = {"SwapTotal": SWAP_TOTAL, "SwapFree": SWAP_FREE}
 #: Families that are one line of meminfo, in pages.
 COUNTS = {
     "HugePages_Total": gauge("esnode_memory_hugepages", "Huge pages in the pool."),
@@ -75,9 +74,7 @@ class Memory(Collector):
     name = "memory"
     switch = "enable_memory"
     metrics = (
-        TOTAL,
-        USED,
-        *list(LINES.values())[1:-2],
+        *dict.fromkeys((TOTAL, USED, *LINES.values())),
         SWAP_TOTAL,
         SWAP_USED,
         SWAP_FREE,
@@ -91,7 +88,7 @@ class Memory(Collector):
         add = self.table.add
         self.meminfo = Rows(self.table, self.host.proc("meminfo"))
         slots = {}
-        for key, metric in LINES.items():
+        for key, metric in (LINES | SWAP_LINES).items():
             slots[metric.name] = add(metric)
             self.meminfo.bind(key.encode() + b":", (1, slots[metric.name], 1024))
         for key, metric in COUNTS.items():
@@ -120,7 +117,7 @@ class Memory(Collector):
             return
         self.lacks_detail = False
         for name, key in {label(key): key for key in _DETAIL_LINE.findall(text)}.items():
-            if name not in LINES:
+            if name not in LINES | SWAP_LINES:
                 self.meminfo.bind(key + b":", (1, self.table.add(DETAIL, (name,)), 1024))
 
     def sample(self, tick: bool) -> None:

@@ -118,12 +118,12 @@ class Mount(Collector):
         self.mount_shown = Filter(config.disk_mount_include, config.disk_mount_exclude)
         self.type_shown = Filter(config.disk_fstype_include, config.disk_fstype_exclude)
         self.file = File(self.host.process("mountinfo"))
-        self.text: bytes | None = None
+        self.text = b""
         self.mounts: dict[bytes, Bound] = {}
         self.reader = Reader(self.table, config.mount_timeout_seconds, PATIENCE)
 
     def start(self) -> None:
-        if self.file.changed() or self.text is None:
+        if self.file.changed():
             self.look()
         self.reader.start()
 
@@ -136,7 +136,7 @@ class Mount(Collector):
             self.report(f"{self.file.path}: {error.strerror}")
         else:
             if not self.text.endswith(b"\n"):
-                self.report(f"{self.file.path}: not all of it can be understood")
+                self.report_malformed(self.file)
         if self.text != before:
             self.follow_mounts(self.text)
 
