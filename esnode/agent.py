@@ -87,7 +87,7 @@ class Agent:
         for name, group in parts.items():
             yield row(own.DURATION, (name,), over(group, "seconds", sum))
             yield row(own.ERRORS, (name,), over(group, "errors", sum))
-            yield row(own.UP, (name,), over(group, "up", all))
+            yield row(own.UP, (name,), partial(up, group))
         yield row(own.SCRAPES, (), lambda: self.application.scrapes)
         yield row(own.RELOADS, (), 0)
         yield row(own.SERIES, (), lambda: self.store.series)
@@ -153,6 +153,11 @@ def over(
     if len(parts) == 1:
         return partial(getattr, parts[0], name)
     return lambda: combine([getattr(part, name) for part in parts])
+
+
+def up(parts: list[Part]) -> bool:
+    """Whether a collector could read its sources: those that are on this machine, at least one."""
+    return any(part.up for part in parts) and all(part.up or part.absent for part in parts)
 
 
 def age(entry: Entry) -> Callable[[], float]:

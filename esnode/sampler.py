@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from ._fast.table import Snapshot, Table
-from .collectors.base import Collector, Unavailable
+from .collectors.base import Collector, Refused, Unavailable
 from .metrics import Metric
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ class Part:
         self.bound = False
         self.due = 0.0
         self.failed = False
+        #: Whether its source is not on this machine.
+        self.absent = False
         #: Whether the last reading could read what it should.
         self.up = False
         self.errors = 0
@@ -56,16 +58,18 @@ class Part:
                 if now < self.due:
                     return
                 self.due = now + RETRY
+                self.absent = False
                 self.collector.attach(table, self.report)
                 self.bound = True
             self.collector.start()
         except Unavailable as error:
-            table.clear(self.name)
-            self.note(str(error), logging.INFO)
+            self.absent = not isinstance(error, Refused)
+            table.clear(self.collector.metrics)
+            self.note(str(error), logging.INFO if self.absent else logging.WARNING)
         except Exception as error:
             self._fault(error)
             if not self.bound:
-                table.clear(self.name)
+                table.clear(self.collector.metrics)
 
     def sample(self, tick: bool) -> None:
         """The second half."""

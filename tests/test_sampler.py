@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -12,7 +13,7 @@ import pytest
 
 from esnode import sampler
 from esnode._fast.table import TICK, Snapshot
-from esnode.collectors.base import Collector, Unavailable
+from esnode.collectors.base import Collector, Refused, Unavailable
 from esnode.config import Config
 from esnode.host import Host
 from esnode.metrics import Metric, gauge
@@ -140,6 +141,52 @@ def test_what_cannot_be_bound_is_tried_again_later(
     assert part.up
 
 
+@pytest.mark.parametrize(
+    ("error", "absent", "level"),
+    [
+        (Unavailable("no such device"), True, logging.INFO),
+        (Refused("the device needs CAP_SYS_RAWIO"), False, logging.WARNING),
+        (KeyError("a fault of ours"), False, logging.WARNING),
+    ],
+)
+def test_why_a_collector_is_not_bound_is_logged_once(
+    lane: Lane,
+    fragile: Fragile,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    absent: bool,
+    level: int,
+) -> None:
+    caplog.set_level(logging.INFO)
+    part = lane.parts[0]
+    fragile.at_bind = error
+    for _ in range(3):
+        part.due = 0
+        read(lane)
+        assert (part.absent, part.up) == (absent, False)
+    assert [record.levelno for record in caplog.records] == [level]
+    fragile.at_bind = None
+    part.due = 0
+    read(lane)
+    assert (part.absent, part.up) == (False, True)
+
+
+def test_a_part_that_is_not_bound_costs_the_others_of_its_name_nothing(
+    settings: tuple[Host, Config], fragile: Fragile
+) -> None:
+    class Same(Steady):
+        name = "fragile"
+
+    lane = Lane("test", [Same(*settings), fragile], 5)
+    for error in (Unavailable("no such device"), KeyError("a fault of ours")):
+        fragile.at_bind = error
+        lane.parts[1].due = 0
+        assert read(lane)["good"] == 1
+    fragile.at_bind = None
+    lane.parts[1].due = 0
+    assert read(lane) == {"fragile": 2, "good": 1, "ticks": 3}
+
+
 def test_what_belongs_to_the_tick_is_carried_over(lane: Lane) -> None:
     assert [read(lane, tick)["ticks"] for tick in (True, False, False, True)] == [1, 1, 1, 2]
 
@@ -160,7 +207,7 @@ def test_a_snapshot_does_not_change(lane: Lane, fragile: Fragile) -> None:
     first = lane.read(True)
     fragile.at_sample = OSError("gone")
     second = lane.read(True)
-    lane.table.clear("steady")
+    lane.table.clear(Steady.metrics)
     assert rows(first) == {"fragile": 2, "good": 1, "ticks": 1}
     assert math.isnan(second[0])
 

@@ -174,12 +174,12 @@ cdef class Table:
         self.keep[slot] = FREE
         self._free.append(slot)
 
-    def clear(self, group):
-        """Removes every row of a group."""
+    def clear(self, metrics):
+        """Removes every row of some families."""
+        names = {metric.name for metric in metrics}
         for name, labels in list(self._slots):
-            metric, owner = self._families[name]
-            if owner == group:
-                self.remove(metric, labels)
+            if name in names:
+                self.remove(self._families[name][0], labels)
 
     def get(self, Py_ssize_t slot):
         """The value of a slot; NaN when absent."""

@@ -20,6 +20,10 @@ class Unavailable(Exception):  # noqa: N818  # says what is the case
     """The collector's source is not on this machine; the text says which and why."""
 
 
+class Refused(Unavailable):
+    """The source is there, and we may not read it; the text says what permission is missing."""
+
+
 class Reader(Protocol):
     """A reader of ``_fast.procfs``."""
 

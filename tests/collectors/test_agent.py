@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from esnode import __version__
-from esnode.agent import Agent
+from esnode._fast.table import Table
+from esnode.agent import Agent, up
 from esnode.collectors import COLLECTORS
+from esnode.collectors.base import Collector, Refused, Unavailable
 from esnode.config import Settings
 from esnode.dialects import TEXT
+from esnode.host import Host
+from esnode.sampler import Part
 from tests.hosts import FIXTURES, Rows, config
 from tests.running import series
 
@@ -66,6 +70,57 @@ def test_a_failing_collector_is_no_other_ones_trouble(tmp_path: Path) -> None:
     rows = read(agent(tmp_path, enable_disk=False, enable_cpu=False))
     assert by(rows, "esnode_agent_collector_up") == {"memory": 0, "network": 1}
     assert by(rows, "esnode_agent_errors_total") == {"memory": 2, "network": 0}
+
+
+class Outcome(Collector):
+    """Ends at bind or in a reading as it is told to."""
+
+    name = "outcome"
+    metrics = ()
+
+    def __init__(self, root: Path, at_bind: Exception | None, at_sample: Exception | None) -> None:
+        super().__init__(Host(), config(root))
+        self.at_bind, self.at_sample = at_bind, at_sample
+
+    def bind(self) -> None:
+        if self.at_bind:
+            raise self.at_bind
+
+    def sample(self, tick: bool) -> None:
+        if self.at_sample:
+            raise self.at_sample
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "is_up"),
+    [
+        (["good"], True),
+        (["good", "absent"], True),
+        (["absent", "good", "good"], True),
+        (["absent"], False),
+        (["absent", "absent"], False),
+        (["good", "failing"], False),
+        (["good", "refused"], False),
+        (["good", "broken"], False),
+        (["absent", "refused"], False),
+    ],
+)
+def test_a_collector_of_parts_is_up_when_all_are_that_can_be(
+    outcomes: list[str], is_up: bool, tmp_path: Path
+) -> None:
+    ends: dict[str, tuple[Exception | None, Exception | None]] = {
+        "good": (None, None),
+        "absent": (Unavailable("no such device"), None),
+        "refused": (Refused("no permission"), None),
+        "broken": (KeyError("a fault of ours"), None),
+        "failing": (None, OSError("cannot be read")),
+    }
+    parts = [Part(Outcome(tmp_path, *ends[outcome])) for outcome in outcomes]
+    assert not up(parts), "nothing has been read yet"
+    for part in parts:
+        part.start(Table([]), time.monotonic())
+        part.sample(True)
+    assert up(parts) == is_up
 
 
 def test_a_disabled_collector_has_no_rows_but_one() -> None:

@@ -96,14 +96,14 @@ def test_hidden_slots_are_no_rows_and_come_back() -> None:
     assert t.hidden() == slot
 
 
-def test_clear_removes_a_groups_rows_and_no_others() -> None:
+def test_clear_removes_families_rows_and_no_others() -> None:
     t = table()
     t.set(t.add(HEAT), 1)
     t.set(t.add(SEEN, ("a",)), 2)
     kept = t.add(LOAD, ("a", "b"))
     t.set(kept, 3)
-    t.clear("first")
-    t.clear("nobody")
+    t.clear([HEAT, SEEN])
+    t.clear([])
     assert values(t.freeze(0, 0)) == [("load", ("a", "b"), 3)]
     t.set(t.add(SEEN, ("a",)), 4)
     assert values(t.freeze(0, 0)) == [("seen_total", ("a",), 4), ("load", ("a", "b"), 3)]
