@@ -75,7 +75,7 @@ cdef class Ratios:
 
 cdef struct Total:
     int32_t slot
-    double last, base
+    double last, base, modulus
 
 
 @cython.final
@@ -101,13 +101,13 @@ cdef class Totals:
     def __dealloc__(self):
         free(self.totals)
 
-    def add(self, int slot):
-        """Watches a slot."""
+    def add(self, int slot, double modulus=0):
+        """Watches a slot; a modulus of its own goes before that of all."""
         cdef void *moved = realloc(self.totals, (self.size + 1) * sizeof(Total))
         if moved == NULL:
             raise MemoryError
         self.totals = <Total *>moved
-        self.totals[self.size] = Total(self.table.check(slot), NAN, 0)
+        self.totals[self.size] = Total(self.table.check(slot), NAN, 0, modulus or self.modulus)
         self.size += 1
 
     def drop(self, int slot):
@@ -133,9 +133,9 @@ cdef class Totals:
                 value = raw + total.base
                 fall = total.last - value
                 if fall > 0:
-                    if self.modulus > 0 and fall > self.modulus / 2:
-                        total.base += self.modulus
-                        value += self.modulus
+                    if total.modulus > 0 and fall > total.modulus / 2:
+                        total.base += total.modulus
+                        value += total.modulus
                     elif fall <= self.glitch:
                         value = total.last
                     else:

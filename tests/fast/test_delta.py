@@ -122,6 +122,22 @@ def test_a_small_fall_of_a_counter_that_wraps_is_a_reset() -> None:
     assert total([WRAP * 0.4, 3, 4], modulus=WRAP) == [WRAP * 0.4, 3, 4]
 
 
+def test_a_slots_own_modulus_goes_before_that_of_all() -> None:
+    table = Table([])
+    slots = [table.hidden() for _ in range(3)]
+    totals = Totals(table, modulus=100)
+    for slot, modulus in zip(slots, (0, 10, 1000), strict=True):
+        totals.add(slot, modulus)
+    found = []
+    for readings in ((95, 9, 95), (2, 1, 2), (94, 7, 994), (3, 3, 3)):
+        for slot, reading in zip(slots, readings, strict=True):
+            table.set(slot, reading)
+        totals.update()
+        found.append([table.get(slot) for slot in slots])
+    # The second starts over at 10, and its fall from 7 to 3 is none of more than half of that.
+    assert found == [[95, 9, 95], [102, 11, 2], [194, 17, 994], [203, 3, 1003]]
+
+
 def test_after_a_reset_a_value_is_what_the_source_says() -> None:
     """Taking the wraps off again must not leave a trace: the next reading would step back."""
     readings = [WRAP - 1, 1000.001, 0.007, 0.007]
