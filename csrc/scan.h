@@ -62,4 +62,11 @@ static inline int scan_until_last(span *line, char mark, span *field) {
     return at < end;
 }
 
+/* Moves *field behind its first `mark`; without the mark, or with nothing behind it, it stays. */
+static inline void scan_after(span *field, char mark) {
+    const char *at = memchr(field->at, mark, (size_t)(field->end - field->at));
+    if (at && at + 1 < field->end)
+        field->at = at + 1;
+}
+
 #endif

@@ -57,6 +57,14 @@ def before_last(text: bytes, mark: bytes) -> list[tuple[bytes, Cells]]:
     return rows
 
 
+def behind(rows: Iterable[tuple[bytes, Cells]], mark: bytes) -> list[tuple[bytes, Cells]]:
+    """The rows with each column cut to what stands behind its first ``mark``, if anything does."""
+    return [
+        (name, {at: field.partition(mark)[2] or field for at, field in cells.items()})
+        for name, cells in rows
+    ]
+
+
 def column(rows: Iterable[tuple[bytes, Cells]], key: bytes, at: int) -> float | None:
     """The number in a column of a key's line; of several such lines the last that has one."""
     found = None

@@ -28,6 +28,7 @@ cdef extern from "scan.h" nogil:
     bint scan_line(span *text, span *line)
     bint scan_field(span *line, span *field)
     bint scan_until_last(span *line, char mark, span *field)
+    void scan_after(span *field, char mark)
 
 cdef extern from "num.h" nogil:
     enum num_kind:
@@ -225,12 +226,19 @@ cdef struct Fields:
     unsigned char[FIELDS] kind
 
 
-cdef void read_fields(span *line, Fields *fields, int first, int end) noexcept nogil:
+cdef inline void read_field(span *field, Fields *fields, int i, char after) noexcept nogil:
+    if after:
+        scan_after(field, after)
+    fields.kind[i] = num_read(field.at, field.end, &fields.units[i], &fields.places[i])
+
+
+cdef inline void read_fields(
+        span *line, Fields *fields, int first, int end, char after) noexcept nogil:
     """Reads the fields of a line into columns first..end; those beyond the line are NUM_NONE."""
     cdef span field
     cdef int i = first
     while i < end and scan_field(line, &field):
-        fields.kind[i] = num_read(field.at, field.end, &fields.units[i], &fields.places[i])
+        read_field(&field, fields, i, after)
         i += 1
     while i < end:
         fields.kind[i] = NUM_NONE
@@ -293,12 +301,14 @@ cdef class Rows:
 
     news: how the keys begin that changes() is to report; None for a file whose keys are known.
     shape: the columns that must be numbers for a line to bring a new key.
+    after: a column's number stands after the first such character of its field, as in "total=7";
+    a field without one is taken whole.
     """
 
     cdef Table table
     cdef readonly File file
     cdef int key
-    cdef char until
+    cdef char until, after
     cdef bytes news
     cdef const char *start      # of news; NULL without
     cdef Py_ssize_t start_size
@@ -314,13 +324,14 @@ cdef class Rows:
     cdef uint32_t turn, seen, seen_passing  # this reading's number, and the keys it met
 
     def __cinit__(self, Table table not None, path, int key=0, bytes until=None, bytes news=None,
-                  shape=()):
+                  shape=(), bytes after=None):
         self.table = table
         self.file = File(path)
         if not 0 <= key < FIELDS:
             raise ValueError(f"column {key}")
         self.key = key
         self.until = until[0] if until else 0
+        self.after = after[0] if after else 0
         self.news = news
         if news is not None:
             self.start = news
@@ -404,7 +415,7 @@ cdef class Rows:
         for i in range(self.key):
             if not scan_field(line, &field):
                 return False
-            fields.kind[i] = num_read(field.at, field.end, &fields.units[i], &fields.places[i])
+            read_field(&field, fields, i, self.after)
         return scan_field(line, name)
 
     cdef bint _shaped(self, span *line, Fields *fields) noexcept nogil:
@@ -412,7 +423,7 @@ cdef class Rows:
         cdef uint64_t left = self.shape
         cdef int i = 0
         fields.kind[self.key] = NUM_TEXT
-        read_fields(line, fields, self.key + 1, self.end)
+        read_fields(line, fields, self.key + 1, self.end, self.after)
         while left:
             if left & 1 and fields.kind[i] != NUM_VALUE and fields.kind[i] != NUM_OVERFLOW:
                 return False
@@ -526,7 +537,7 @@ cdef class Line:
         text.end = self.file.text + self.file.size
         if not scan_line(&text, &line):
             return C_MALFORMED
-        read_fields(&line, &fields, 0, self.end)
+        read_fields(&line, &fields, 0, self.end, 0)
         for i in range(self.size):
             if fields.kind[self.cells[i].first] == NUM_NONE:
                 flags = C_MALFORMED

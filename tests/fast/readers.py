@@ -151,6 +151,32 @@ class Columns(Format):
         }
 
 
+class Stalls(Format):
+    """/proc/pressure: words that stand before their numbers."""
+
+    words = (b"some", b"full", b"avg10=0.25", b"total=7", b"total=", b"=", b"=5", b"a=b=3")
+    keys = words[:2]
+
+    def bind(self, path: Path) -> Bound:
+        def make(bound: Bound) -> Reader:
+            rows = Rows(bound.table, path, after=b"=")
+            for key in self.keys:
+                cells = [(at, bound.slot(f"{key.decode()} {at}"), 1, 7) for at in range(1, 6)]
+                rows.bind(key, *cells, ((4, 5), bound.slot(f"{key.decode()} sum")))
+            return rows
+
+        return Bound(make)
+
+    def expect(self, text: bytes) -> Values:
+        rows = oracle.behind(oracle.keyed(text), b"=")
+        values: Values = {}
+        for key in self.keys:
+            for at in range(1, 6):
+                values[f"{key.decode()} {at}"] = scaled(oracle.column(rows, key, at), 1, 7)
+            values[f"{key.decode()} sum"] = oracle.total(rows, key, (4, 5))
+        return values
+
+
 class Load(Format):
     """loadavg: the numbers of one line."""
 
@@ -195,4 +221,5 @@ FORMATS: dict[str, Format] = {
     "net/snmp": Protocols(SNMP),
     "net/netstat": Protocols(SNMP),
     "loadavg": Load(),
+    "pressure/io": Stalls(),
 }

@@ -67,6 +67,7 @@ def test_captured_files_agree_with_the_oracle(
         ("26231/net/snmp", "Tcp:RetransSegs", 348),
         ("26231/net/netstat", "TcpExt:ListenDrops", 0),
         ("loadavg", "0", 0.02),
+        ("pressure/io", "full 4", 25 / 7),
     ],
 )
 def test_some_values_as_they_stand_in_the_files(

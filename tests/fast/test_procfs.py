@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -43,6 +44,8 @@ SAMPLES = {
     "net/netstat": b"TcpExt: SyncookiesSent ListenDrops\nTcpExt: 0 17\n"
     b"IpExt: InNoRoutes\nIpExt: 1\n",
     "loadavg": b"0.25 1.00 11.73 4/102 15103\n",
+    "pressure/io": b"some avg10=1.06 avg60=0.95 avg300=12.53 total=79388960\n"
+    b"full avg10=0.00 avg60=0.00 avg300=0.00 total=69675965\n",
 }
 #: The same in odd shapes, and each key with every odd number.
 EXAMPLES = {
@@ -237,6 +240,48 @@ def test_a_reader_says_what_it_cannot_understand(text: bytes, flags: int, tmp_pa
     rows = Rows(table, path)
     rows.bind(b"a", (1, table.hidden()))
     assert rows.read() == flags
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "value"),
+    [
+        (b"a x=1\n", 0, 1),
+        (b"a 1\n", 0, 1),
+        (b"a =1\n", 0, 1),
+        (b"a x=\n", MALFORMED, None),
+        (b"a =\n", MALFORMED, None),
+        (b"a x=y=1\n", MALFORMED, None),
+        (b"a x=1=\n", MALFORMED, None),
+        (b"a x = 1\n", MALFORMED, None),
+        (b"a x=-1\n", MALFORMED, None),
+        (b"a\n", 0, None),
+        (b"x=a 1\n", MALFORMED, None),
+    ],
+)
+def test_a_number_after_a_mark(
+    text: bytes, flags: int, value: float | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(text)
+    table = Table([])
+    slot = table.hidden()
+    rows = Rows(table, path, after=b"=")
+    rows.bind(b"a", (1, slot))
+    assert rows.read() == flags
+    assert table.get(slot) == pytest.approx(value) if value else math.isnan(table.get(slot))
+
+
+def test_columns_before_the_key_have_the_mark_too(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"n=8 a=1 n=9\n")
+    table = Table([])
+    slots = [table.hidden(), table.hidden()]
+    rows = Rows(table, path, 1, news=b"", shape=(0, 2), after=b"=")
+    assert rows.read() == CHANGED
+    assert rows.changes() == ([b"a=1"], [])
+    rows.bind(b"a=1", (0, slots[0]), (2, slots[1]))
+    assert rows.rescan() == 0
+    assert [table.get(slot) for slot in slots] == [8, 9]
 
 
 def test_pairs_and_lines_say_what_they_cannot_understand(tmp_path: Path) -> None:
