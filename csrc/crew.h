@@ -4,7 +4,7 @@
  * one wake-up; the owner goes on with something else and collects them with crew_wait(). When a
  * task has held its worker for `patience`, another worker takes the rest. A task that is still
  * running is left alone: it is not handed out again until it has come back, and it may be
- * abandoned, whereupon its worker frees it. One thread at a time calls a crew's functions.
+ * abandoned, whereupon its worker releases it. One thread at a time calls a crew's functions.
  */
 #ifndef ESNODE_CREW_H
 #define ESNODE_CREW_H
@@ -18,7 +18,8 @@
 enum { CREW_MOST = 256, CREW_STACK = 128 * 1024 };
 
 typedef struct crew_task {
-    void (*run)(struct crew_task *); /* the blocking call; touches only its own task */
+    void (*run)(struct crew_task *);     /* the blocking call; touches only its own task */
+    void (*release)(struct crew_task *); /* frees the task and what it holds */
     int64_t started;                 /* ns, monotonic; 0 unless handed out */
     unsigned turn;                   /* the start it was handed out by */
     int abandoned;
@@ -83,7 +84,7 @@ static inline void *crew_worker(void *argument) {
         if (task->turn == c->turn && --c->open == 0)
             pthread_cond_signal(&c->progress);
         if (task->abandoned)
-            free(task);
+            task->release(task);
     }
     int last = --c->workers == 0 && c->closed;
     pthread_mutex_unlock(&c->lock);
@@ -159,7 +160,7 @@ static inline int64_t crew_running(crew *c, const crew_task *task) {
     return since ? crew_now() - since : 0;
 }
 
-/* Frees a task (from malloc), now or when it comes back. */
+/* Releases a task, now or when it comes back. */
 static inline void crew_abandon(crew *c, crew_task *task) {
     pthread_mutex_lock(&c->lock);
     int running = task->started != 0;
@@ -172,7 +173,7 @@ static inline void crew_abandon(crew *c, crew_task *task) {
         }
     pthread_mutex_unlock(&c->lock);
     if (!running)
-        free(task);
+        task->release(task);
 }
 
 /* Lets the workers go. Those that hang leave when they come back. */

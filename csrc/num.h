@@ -179,4 +179,13 @@ static inline enum num_kind num_read(const char *at, const char *end, uint64_t *
     return overflow ? NUM_OVERFLOW : NUM_VALUE;
 }
 
+/* The value of what num_read found, for fewer than NUM_PLACES places. */
+enum { NUM_PLACES = 20 };
+static inline double num_value(uint64_t units, unsigned places) {
+    static const double powers[NUM_PLACES] = {
+        1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,
+        1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19};
+    return places ? (double)units / powers[places] : (double)units;
+}
+
 #endif

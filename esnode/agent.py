@@ -32,7 +32,7 @@ log = logging.getLogger("esnode")
 ENDS = (signal.SIGTERM, signal.SIGINT)
 
 #: The lanes that share a thread, in the order in which it reads them.
-THREADS = (("host", "mounts"),)
+THREADS = (("host", "mounts"), ("devices",))
 
 
 class Agent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 import msgspec
 
@@ -38,6 +39,15 @@ class Host(msgspec.Struct, frozen=True):
     def net(self, name: str) -> str:
         """A file of the host's network namespace, under /proc/1/net."""
         return self.process("net/" + name)
+
+    def is_ours(self) -> bool:
+        """Whether the roots are those of the namespace that we run in."""
+        if (self.procfs, self.sysfs) != ("/proc", "/sys"):
+            return False
+        try:
+            return Path("/proc/1/ns/net").samefile("/proc/self/ns/net")
+        except OSError:  # not ours to see; then the tables of the first process are ours, too
+            return True
 
     def root(self, path: bytes) -> bytes:
         """Where we see a path of the host's."""

@@ -50,7 +50,7 @@ class Part:
             self._logged.add(message)
             log.log(level, "%s: %s", self.name, message)
 
-    def start(self, table: Table, now: float) -> None:
+    def start(self, table: Table, now: float, tick: bool) -> None:
         """The first half of a reading: binds the collector where that is due, and starts it."""
         self.failed = False
         try:
@@ -61,7 +61,7 @@ class Part:
                 self.absent = False
                 self.collector.attach(table, self.report)
                 self.bound = True
-            self.collector.start()
+            self.collector.start(tick)
         except Unavailable as error:
             self.absent = not isinstance(error, Refused)
             table.clear(self.collector.metrics)
@@ -101,20 +101,22 @@ class Lane:
         self.table = Table(list(groups.items()))
         #: When the reading that is under way began, in monotonic seconds; None between readings.
         self.reading_since: float | None = None
+        #: Whether a scrape is worth a reading.
+        self.fresh = True
         #: Asks for a fresh reading now.
         self.request: Callable[[], None] = lambda: None
 
-    def start(self) -> None:
-        """The first half of a reading."""
+    def start(self, tick: bool) -> None:
+        """The first half of a reading; ``tick``: what belongs to the tick is due as well."""
         now = self.reading_since = time.monotonic()
         for part in self.parts:
-            part.start(self.table, now)
+            part.start(self.table, now, tick)
 
     def read(self, tick: bool) -> Snapshot:
-        """The second half; ``tick``: what belongs to the tick is due as well."""
+        """The second half."""
         start = self.reading_since
         if start is None:
-            self.start()
+            self.start(tick)
             start = self.reading_since
         assert start is not None
         self.table.begin(tick)
@@ -123,6 +125,7 @@ class Lane:
             part.sample(tick)
             before, now = now, time.monotonic()
             part.seconds = now - before
+        self.fresh = any(part.bound and part.collector.fresh for part in self.parts)
         snapshot = self.table.freeze(start, int(time.time() * 1000))
         self.reading_since = None
         return snapshot
@@ -165,7 +168,7 @@ class Sampler:
     def read(self, tick: bool) -> None:
         """One reading of every lane."""
         for lane in self.lanes:
-            lane.start()
+            lane.start(tick)
         for lane in self.lanes:
             self.publish(lane.name, lane.read(tick))
 

@@ -154,6 +154,8 @@ class Store:
                     continue
                 if self.max_age > 0 and entry.age(now) <= self.max_age:
                     continue
+                if entry.snapshot is not None and not entry.lane.fresh:
+                    continue
                 since = entry.lane.reading_since
                 if since is None:
                     entry.lane.request()

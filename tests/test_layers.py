@@ -37,7 +37,7 @@ LAYERS = {
     "sampler": ("_fast.table", "_fast.encode", "collectors.base", "metrics"),
     "derive": ("_fast.table", "_fast.encode", "collectors.base", "metrics"),
     "collectors": ("collectors",),
-    "collectors.*": ("_fast", "collectors.base", "config", "host", "metrics"),
+    "collectors.*": ("_fast", "collectors.base", "collectors.device", "config", "host", "metrics"),
     "metrics": (),
     "host": (),
     "config": (),

@@ -193,7 +193,7 @@ def test_what_belongs_to_the_tick_is_carried_over(lane: Lane) -> None:
 
 def test_a_snapshot_is_stamped_when_its_reading_begins(lane: Lane) -> None:
     before = time.monotonic()
-    lane.start()
+    lane.start(True)
     started = time.monotonic()
     assert lane.reading_since is not None
     assert before <= lane.reading_since <= started

@@ -9,21 +9,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from posix.stat cimport stat, struct_stat
 
+from esnode._fast.crew cimport (
+    crew, crew_abandon, crew_close, crew_new, crew_running, crew_start, crew_task, crew_wait)
 from esnode._fast.table cimport Table
 
 import os
-
-cdef extern from "crew.h" nogil:
-    ctypedef struct crew:
-        pass
-    ctypedef struct crew_task:
-        void (*run)(crew_task *) noexcept
-    crew *crew_new()
-    void crew_start(crew *c, crew_task **tasks, int n)
-    void crew_wait(crew *c, int64_t patience)
-    int64_t crew_running(crew *c, const crew_task *task)
-    void crew_abandon(crew *c, crew_task *task)
-    void crew_close(crew *c)
 
 cdef extern from "<sys/statvfs.h>" nogil:
     struct c_statvfs "statvfs":
@@ -57,6 +47,10 @@ cdef void ask(crew_task *base) noexcept nogil:
         for i in range(task.n_others):
             if <unsigned long>st.st_dev == task.others[i]:
                 task.error = ENODEV
+
+
+cdef void release(crew_task *base) noexcept nogil:
+    free(base)
 
 
 #: What a mount's slots are, in order.
@@ -128,6 +122,7 @@ cdef class Mounts:
         if mount.task == NULL:
             raise MemoryError
         mount.task.base.run = ask
+        mount.task.base.release = release
         mount.task.error = UNASKED
         for device in others[:N_OTHERS]:
             mount.task.others[mount.task.n_others] = device

@@ -37,6 +37,8 @@ cdef extern from "num.h" nogil:
         NUM_OVERFLOW
         NUM_TEXT
     num_kind num_read(const char *at, const char *end, uint64_t *units, unsigned *places)
+    double num_value(uint64_t units, unsigned places)
+    enum: NUM_PLACES
 
 cdef extern from "keymap.h" nogil:
     ctypedef struct keymap:
@@ -79,10 +81,6 @@ cdef enum:
     KEYS = 16384                # keys that a reader with news learns at most
     SMALL = 4096
     HUGE = 16 * 1024 * 1024     # no kernel file is that large
-
-cdef double[20] POWERS = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9,
-    1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19]
 
 
 @cython.final
@@ -256,11 +254,9 @@ cdef bint store(Table table, const Cell *cell, const Fields *fields) noexcept no
         return True
     if left == <uint64_t>1 << cell.first and not cell.minus:
         i = cell.first
-        if fields.kind[i] != NUM_VALUE or fields.places[i] >= 20:
+        if fields.kind[i] != NUM_VALUE or fields.places[i] >= NUM_PLACES:
             return False
-        value = <double>fields.units[i]
-        if fields.places[i]:
-            value /= POWERS[fields.places[i]]
+        value = num_value(fields.units[i], fields.places[i])
     else:
         while left:
             if left & 1 and fields.kind[i] != NUM_NONE:

@@ -166,6 +166,10 @@ cdef class Table:
         self._layout = None
         return slot
 
+    def find(self, name, tuple labels=()):
+        """The slot of a row by its metric's name; None when there is no such row."""
+        return self._slots.get((name, labels))
+
     def forget(self, int slot):
         """Gives a hidden slot back."""
         if self.keep[self.check(slot)] == FREE:

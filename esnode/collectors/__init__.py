@@ -5,9 +5,22 @@ from __future__ import annotations
 from .base import Collector
 from .cpu import Cpu
 from .disk import Disk
+from .frequency import Frequency
+from .hwmon import Hwmon
+from .infiniband import Infiniband
 from .memory import Memory
+from .models import Models
 from .mounts import Mount
 from .network import Network
 from .node import Node
+from .numa import Numa
+from .power import Power
+from .raid import Raid
+from .throttles import Throttles
 
-COLLECTORS: tuple[type[Collector], ...] = (Node, Cpu, Memory, Disk, Mount, Network)
+COLLECTORS: tuple[type[Collector], ...] = (
+    *(Node, Cpu, Frequency, Throttles, Numa, Memory),
+    *(Disk, Mount, Models, Raid),
+    *(Network, Infiniband),
+    *(Power, Hwmon),
+)

@@ -45,6 +45,8 @@ class Collector:
     #: The key that turns it on.
     switch: ClassVar[str]
     lane: ClassVar[str] = "host"
+    #: Whether a scrape is worth a reading; else it is read at each tick only.
+    fresh: ClassVar[bool] = True
     metrics: ClassVar[tuple[Metric, ...]]
 
     table: Table
@@ -65,7 +67,7 @@ class Collector:
         """Adds rows and binds readers to them."""
         raise NotImplementedError
 
-    def start(self) -> None:
+    def start(self, tick: bool) -> None:
         """Starts what other threads do for the reading that follows; none by default."""
 
     def sample(self, tick: bool) -> None:

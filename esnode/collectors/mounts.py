@@ -122,7 +122,7 @@ class Mount(Collector):
         self.mounts: dict[bytes, Bound] = {}
         self.reader = Reader(self.table, config.mount_timeout_seconds, PATIENCE)
 
-    def start(self) -> None:
+    def start(self, tick: bool) -> None:
         if self.file.changed():
             self.look()
         self.reader.start()

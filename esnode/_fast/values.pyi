@@ -1,0 +1,26 @@
+from collections.abc import Iterable
+from typing import Any, final
+
+from typing_extensions import Self
+
+from .table import Table
+
+MALFORMED: int
+
+# (name, slot[, num[, den[, signed]]]), (name, {number: slot}) or (name,)
+_Cell = tuple[Any, ...]
+
+def limit(descriptors: int) -> None: ...
+def limited() -> bool: ...
+
+@final
+class Values:
+    refused: set[bytes]
+    def __new__(
+        cls, table: Table, timeout: float, patience: float, quick: bool = False
+    ) -> Self: ...
+    def bind(self, path: bytes, cells: Iterable[_Cell]) -> None: ...
+    def drop(self, path: bytes) -> None: ...
+    def text(self, path: bytes, name: bytes) -> bytes | None: ...
+    def start(self, tick: bool = True) -> None: ...
+    def read(self) -> tuple[dict[bytes, int], list[bytes]]: ...

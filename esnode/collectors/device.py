@@ -1,0 +1,283 @@
+"""Devices of /sys: directories that come and go, whose files are values."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping
+from errno import ETIMEDOUT
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+from .._fast.procfs import File
+from .._fast.table import OWNER, READING
+from .._fast.values import MALFORMED, Values, limited
+from ..metrics import Metric
+from .base import Collector, Unavailable, label
+
+log = logging.getLogger(__name__)
+
+Labels = tuple[str | None, ...]
+
+#: Seconds after which a device that is being read has no values, and how long it may hold up the
+#: others of a reading.
+TIMEOUT = 2.0
+PATIENCE = 0.02
+#: Seconds between two looks at what the devices have; which ones there are is seen at each tick.
+LOOK = 60.0
+
+
+class Value(NamedTuple):
+    """A row: a file's number times ``num`` over ``den``; below zero it is absent unless signed."""
+
+    metric: Metric
+    labels: Labels
+    file: str
+    num: float = 1
+    den: float = 1
+    signed: bool = False
+
+
+class State(NamedTuple):
+    """A row for each word, last in its labels: 1 where the file has the word's number, else 0."""
+
+    metric: Metric
+    labels: Labels
+    file: str
+    words: Mapping[int, str]
+
+
+class Constant(NamedTuple):
+    """A row whose value is known from the description."""
+
+    metric: Metric
+    labels: Labels
+    value: float = 1
+
+
+class Text(NamedTuple):
+    """A file that the description depends on: it is made anew when the text changes."""
+
+    file: str
+
+
+Row = Value | State | Constant | Text
+
+
+class Device:
+    """A device that is there, with its rows as they are bound."""
+
+    def __init__(self, path: str, rows: list[Row]) -> None:
+        self.path = path
+        self.folder = os.fsencode(path)
+        self.rows = rows
+        self.slots: dict[tuple[Metric, Labels], int] = {}
+        #: Whether it has files to read.
+        self.read = False
+
+
+class Devices(Collector):
+    """Reads the devices of a directory of /sys, each described by :meth:`describe`."""
+
+    lane = "devices"
+    #: Below the root of sysfs.
+    directory: ClassVar[str]
+    #: The names of devices, among others in that directory.
+    pattern: ClassVar[re.Pattern[str]] = re.compile(".*", re.DOTALL)
+    #: A file of the directory whose text changes when devices come or go; without it the directory
+    #: is listed at each tick.
+    list_file: ClassVar[str] = ""
+    #: Whether reading never waits for a device, see Values.
+    quick: ClassVar[bool] = False
+    #: Seconds between two readings, at a tick; 0: with every reading.
+    period: ClassVar[float] = 0
+
+    #: The text of the list file.
+    listed: bytes
+
+    def path(self, name: str = "") -> str:
+        """The path of a device, or of the directory."""
+        return self.host.sys(f"{self.directory}/{name}" if name else self.directory)
+
+    def names(self) -> list[str]:
+        """The devices that are there."""
+        return [name for name in listing(self.path()) if self.pattern.fullmatch(name)]
+
+    def changed(self) -> bool:
+        """Whether devices may have come or gone since the last call."""
+        before = self.listed
+        try:
+            self.listed = self.watched.read()
+        except OSError:
+            return True
+        return before != self.listed
+
+    def describe(self, name: str, path: str) -> Iterable[Row]:
+        """The rows of a device; none for one that is not shown."""
+        raise NotImplementedError
+
+    def joined(self, device: Device) -> None:
+        """Called when a device's rows have been bound."""
+
+    def left(self, device: Device) -> None:
+        """Called before a device's rows are removed."""
+
+    def bind(self) -> None:
+        self.values = Values(self.table, TIMEOUT, PATIENCE, self.quick)
+        self.devices: dict[str, Device] = {}
+        self.by_folder: dict[bytes, str] = {}
+        self.watched = File(self.path(self.list_file))
+        self.listed = b""
+        self.look_due = self.due = 0.0
+        self.reading = False
+        self.told = False
+        self.look(everything=True)
+        if not any(device.rows for device in self.devices.values()):
+            raise Unavailable(f"{self.path()}: nothing to read")
+
+    def look(self, everything: bool) -> None:
+        """Follows the devices that come and go; ``everything``: and what each of them has."""
+        names = self.names()
+        for name in self.devices.keys() - set(names):
+            self.remove(name)
+        for name in names if everything else [n for n in names if n not in self.devices]:
+            self.follow_device(name)
+
+    def follow_device(self, name: str) -> bool:
+        """Describes a device, and binds it anew if that has changed; whether it has."""
+        path = self.path(name)
+        rows = list(self.describe(name, path))
+        before = self.devices.get(name)
+        if before is not None:
+            if before.rows == rows:
+                return False
+            self.unbind(before)
+        self.add(name, Device(path, rows))
+        return True
+
+    def add(self, name: str, device: Device) -> None:
+        self.devices[name] = device
+        self.by_folder[device.folder] = name
+        keep = OWNER if self.period else READING
+
+        def slot(metric: Metric, labels: Labels, keep: int = keep) -> int:
+            device.slots[metric, labels] = self.table.add(metric, labels, keep)
+            return device.slots[metric, labels]
+
+        cells: list[tuple[object, ...]] = []
+        try:
+            for row in device.rows:
+                if isinstance(row, Constant):
+                    self.table.set(slot(row.metric, row.labels, OWNER), row.value)
+                    continue
+                file = os.fsencode(row.file)
+                if isinstance(row, Value):
+                    at = slot(row.metric, row.labels)
+                    cells.append((file, at, row.num, row.den, row.signed))
+                elif isinstance(row, State):
+                    of = {n: slot(row.metric, (*row.labels, w)) for n, w in row.words.items()}
+                    cells.append((file, of))
+                else:
+                    cells.append((file,))
+        except ValueError as error:
+            self.remove_rows(device)
+            self.report(f"{device.path}: {error}")
+            cells = []
+        if cells:
+            self.values.bind(device.folder, cells)
+            device.read = True
+        if device.slots:
+            self.joined(device)
+
+    def remove_rows(self, device: Device) -> None:
+        for metric, labels in device.slots:
+            self.table.remove(metric, labels)
+        device.slots.clear()
+
+    def unbind(self, device: Device) -> None:
+        """Lets go of a device's files and rows."""
+        if device.slots:
+            self.left(device)
+        if device.read:
+            self.values.drop(device.folder)
+        self.remove_rows(device)
+
+    def remove(self, name: str) -> None:
+        """Lets go of a device that has gone; should it come back, all its files are asked again."""
+        device = self.devices.pop(name)
+        self.unbind(device)
+        del self.by_folder[device.folder]
+        gone = {path for path in self.values.refused if path.startswith(device.folder + b"/")}
+        self.values.refused.difference_update(gone)
+
+    def start(self, tick: bool) -> None:
+        now = time.monotonic()
+        if tick:
+            everything = now >= self.look_due
+            if everything:
+                self.look_due = now + LOOK
+            if self.changed() or everything:
+                self.look(everything)
+        self.reading = not self.period or (tick and now >= self.due)
+        if self.reading:
+            self.due = now + self.period
+            self.values.start(tick)
+
+    def sample(self, tick: bool) -> None:
+        if not self.reading:
+            return
+        errors, changed = self.values.read()
+        if changed and self.refresh([self.by_folder[folder] for folder in changed]):
+            self.values.start(tick)
+            errors, _ = self.values.read()
+        for path, code in errors.items():
+            self.report(f"{label(path)}: {reason(code)}")
+        if limited() and not self.told:
+            self.told = True
+            log.warning("%s: more files than descriptors: some are opened each time", self.name)
+
+    def refresh(self, names: list[str]) -> bool:
+        """Follows devices that have changed while they were read; whether rows have."""
+        here = set(self.names())
+        changed = False
+        for name in names:
+            if name in here:
+                changed |= self.follow_device(name)
+            else:
+                self.remove(name)
+                changed = True
+        return changed
+
+
+def reason(code: int) -> str:
+    """What an error of Values means."""
+    if code == MALFORMED:
+        return "not all of it can be understood"
+    return "the device does not answer" if code == ETIMEDOUT else os.strerror(code)
+
+
+def listing(path: str) -> list[str]:
+    """The names in a directory, sorted; none where there is no such directory."""
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries)
+    except OSError:
+        return []
+
+
+def text(path: str) -> str | None:
+    """The first line of a small file; None when it cannot be read or is empty."""
+    try:
+        return label(File(path).read().partition(b"\n")[0].strip()) or None
+    except OSError:
+        return None
+
+
+def target(path: str) -> str | None:
+    """The name of what a link points at; None when there is no such link."""
+    try:
+        return Path(path).readlink().name or None
+    except OSError:
+        return None

@@ -1,0 +1,108 @@
+"""Energy and power of processors, from RAPL's zones in /sys/class/powercap."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterator
+
+from .._fast.delta import Ratios, Totals
+from .._fast.procfs import File
+from .._fast.table import TICK
+from ..metrics import counter, gauge
+from .base import Refused, Unavailable
+from .device import Device, Devices, Row, Value, text
+
+PACKAGE_ENERGY = counter(
+    "esnode_cpu_package_energy_joules_total", "Energy that a processor has used.", ("package",)
+)
+PACKAGE_POWER = gauge(
+    "esnode_cpu_package_power_watts", "Power of a processor over the last tick.", ("package",)
+)
+DOMAIN_ENERGY = counter(
+    "esnode_cpu_domain_energy_joules_total",
+    "Energy that a part of a processor has used.",
+    ("package", "domain"),
+)
+
+_ZONE = re.compile(r"(intel-rapl:[^:]+)(:[^:]+)?")
+_PACKAGE = re.compile(r"package-(.+)")
+
+PERMISSION = (
+    "give the agent CAP_DAC_READ_SEARCH, or a group of its own read access (see docs/power.md)"
+)
+
+
+class Power(Devices):
+    name = "power"
+    switch = "enable_power"
+    directory = "class/powercap"
+    pattern = _ZONE
+    quick = True
+    metrics = (PACKAGE_ENERGY, PACKAGE_POWER, DOMAIN_ENERGY)
+
+    def bind(self) -> None:
+        self.totals = Totals(self.table)
+        self.power = Ratios(self.table, scale=1, limit=math.inf)
+        self.clock = self.table.hidden()
+        try:
+            self.ask_permission()
+            super().bind()
+        except Unavailable:
+            self.table.forget(self.clock)
+            raise
+
+    def ask_permission(self) -> None:
+        """Raises Refused when the counters are there, and we may read none of them."""
+        refusal = None
+        for name in self.names():
+            path = f"{self.path(name)}/energy_uj"
+            try:
+                File(path).read()
+                return
+            except PermissionError as error:
+                refusal = Refused(f"{path}: {error.strerror}: {PERMISSION}")
+            except OSError:
+                continue
+        if refusal:
+            raise refusal
+
+    def describe(self, name: str, path: str) -> Iterator[Row]:
+        zone = text(f"{path}/name")
+        match = _ZONE.fullmatch(name)
+        assert match
+        above = text(f"{self.path(match[1])}/name") or ""
+        package = _PACKAGE.fullmatch(above)
+        number = package[1] if package else None
+        if zone is None:
+            return
+        if package and not match[2]:
+            yield Value(PACKAGE_ENERGY, (number,), "energy_uj", 1, 1e6)
+        else:
+            yield Value(DOMAIN_ENERGY, (number, zone), "energy_uj", 1, 1e6)
+
+    def joined(self, device: Device) -> None:
+        """Unwraps a zone's counter where its hardware starts over; a package has power, too."""
+        try:
+            modulus = int(text(f"{device.path}/max_energy_range_uj") or "0") / 1e6
+        except ValueError:
+            modulus = 0
+        for (metric, labels), slot in list(device.slots.items()):
+            self.totals.add(slot, modulus)
+            if metric is PACKAGE_ENERGY:
+                out = self.table.add(PACKAGE_POWER, labels, TICK)
+                device.slots[PACKAGE_POWER, labels] = out
+                self.power.add(out, slot, self.clock)
+
+    def left(self, device: Device) -> None:
+        for slot in device.slots.values():
+            self.totals.drop(slot)
+            self.power.drop(slot)
+
+    def sample(self, tick: bool) -> None:
+        super().sample(tick)
+        self.totals.update()
+        self.table.set(self.clock, time.monotonic())
+        if tick:
+            self.power.update()
