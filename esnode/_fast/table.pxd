@@ -22,5 +22,6 @@ cdef class Table:
     cdef dict _slots
     cdef list _free
     cdef Layout _layout
+    cdef readonly int64_t version
     cdef int check(self, Py_ssize_t slot) except -1
     cdef int _slot(self, unsigned char keep) except -1

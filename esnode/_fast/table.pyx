@@ -90,7 +90,7 @@ cdef class Table:
     """Slots of doubles that readers fill, and the rows that some of them are.
 
     families: (group, metrics) pairs in page order; a row's metric must be one of them. Belongs to
-    one thread; only snapshots are shared.
+    one thread; only snapshots are shared. version: another one when rows were added or removed.
     """
 
     def __cinit__(self, families):
@@ -153,6 +153,7 @@ cdef class Table:
         slot = self._slot(keep)
         self._slots[key] = slot
         self._layout = None
+        self.version += 1
         return slot
 
     def hidden(self):
@@ -164,6 +165,7 @@ cdef class Table:
         slot = self._slots.pop((metric.name, labels))
         self.forget(slot)
         self._layout = None
+        self.version += 1
         return slot
 
     def find(self, name, tuple labels=()):

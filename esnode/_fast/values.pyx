@@ -440,6 +440,10 @@ cdef class Values:
         """Lets go of a folder and its slots."""
         crew_abandon(self.crew, &(<_Bound>self.bound.pop(path)).task.base)
 
+    def paths(self):
+        """The files that are read."""
+        return [name for bound in self.bound.values() for name in (<_Bound>bound).names]
+
     def text(self, bytes path not None, bytes name not None):
         """The last text of a file bound as such; None without one."""
         return (<_Bound>self.bound[path]).texts.get(path + b"/" + name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 
 from .._fast.procfs import File, Rows
@@ -56,6 +55,7 @@ class Node:
         self.readers: list[Rows] = []
         self.rows: list[tuple[Metric, tuple[str, ...]]] = []
         self.cores: list[str] = []
+        self.slots: list[int] = []  # of the cores' usage
         self.usage = -1
 
 
@@ -68,6 +68,7 @@ class Numa(Collector):
         self.nodes: dict[str, Node] = {}
         self.online = File(self.host.sys("devices/system/node/online"))
         self.text = b""
+        self.version = -1
         self.look()
         if not self.nodes:
             raise Unavailable(f"{self.path('')}: no nodes")
@@ -120,16 +121,23 @@ class Numa(Collector):
             node.usage = add(USAGE, (number,), TICK)
         return node
 
+    def find_usage(self) -> None:
+        """Finds the rows of the cores, which are another collector's."""
+        if self.version != self.table.version:
+            self.version = self.table.version
+            for node in self.nodes.values():
+                slots = [self.table.find(CORE_USAGE, (core,)) for core in node.cores]
+                node.slots = [slot for slot in slots if slot is not None]
+
     def sample(self, tick: bool) -> None:
         if tick:
             self.look()
+            self.find_usage()
         for node in self.nodes.values():
             for reader in node.readers:
                 self.read(reader)
             if tick and node.usage >= 0:
-                slots = [self.table.find(CORE_USAGE, (core,)) for core in node.cores]
-                values = [self.table.get(slot) for slot in slots if slot is not None]
-                known = [value for value in values if not math.isnan(value)]
+                known = [value for value in map(self.table.get, node.slots) if value == value]
                 if known:
                     self.table.set(node.usage, sum(known) / len(known))
 
