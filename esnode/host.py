@@ -15,6 +15,7 @@ class Host(msgspec.Struct, frozen=True):
     procfs: str = "/proc"
     sysfs: str = "/sys"
     rootfs: str = "/"
+    devfs: str = "/dev"
 
     def proc(self, name: str) -> str:
         """The path of a file of /proc."""
@@ -23,6 +24,10 @@ class Host(msgspec.Struct, frozen=True):
     def sys(self, name: str) -> str:
         """The path of a file of /sys."""
         return f"{self.sysfs}/{name}"
+
+    def dev(self, name: str) -> str:
+        """The path of a device of /dev."""
+        return f"{self.devfs}/{name}"
 
     def process(self, name: str) -> str:
         """A file of the host's first process; our own where that one is hidden from us.
