@@ -33,7 +33,7 @@ Page = Mapping[str, Mapping[Labels, float]]
 
 COLLECTORS_ON = (
     *("cpu", "cpu.guest", "diskstats", "filesystem", "loadavg", "meminfo", "netdev", "netstat"),
-    *("os", "stat", "time", "uname", "vmstat"),
+    *("os", "pressure", "stat", "time", "uname", "vmstat"),
 )
 OPTIONS = (
     "--no-collector.netdev.netlink",  # which adds what is missed to what is dropped
@@ -84,6 +84,15 @@ def _mount(ours: str, theirs: str) -> Pair:
     return Pair(f"esnode_disk_{ours}", f"node_filesystem_{theirs}", 1, {"mountpoint": "mount"})
 
 
+def _stalled(resource: str, kind: str, theirs: str) -> Pair:
+    return Pair(
+        "esnode_pressure_stalled_seconds_total",
+        f"node_pressure_{resource}_{theirs}_seconds_total",
+        fixed={"resource": resource, "kind": kind},
+        slack=1e-6,
+    )
+
+
 TICKS_OF_CORES = 0.01 * (os.cpu_count() or 1) + 1e-6
 CPU_TIME = "esnode_cpu_time_seconds_total"
 
@@ -121,6 +130,11 @@ PAIRS = (
     Pair("esnode_cpu_forks_total", "node_forks_total"),
     Pair("esnode_cpu_procs_running", "node_procs_running", moves=True),
     Pair("esnode_cpu_procs_blocked", "node_procs_blocked", moves=True),
+    _stalled("cpu", "some", "waiting"),
+    _stalled("memory", "some", "waiting"),
+    _stalled("memory", "full", "stalled"),
+    _stalled("io", "some", "waiting"),
+    _stalled("io", "full", "stalled"),
     _meminfo("memory_total_bytes", "MemTotal_bytes"),
     _meminfo("memory_free_bytes", "MemFree_bytes"),
     _meminfo("memory_available_bytes", "MemAvailable_bytes"),

@@ -148,6 +148,7 @@ def test_the_page_of_this_machine_has_every_family_that_any_machine_has() -> Non
     sometimes = (
         *("esnode_cpu_usage_percent", "esnode_disk", "esnode_memory_hardware_corrupted_bytes"),
         *("esnode_memory_anon_hugepages", "esnode_memory_hugepages", "esnode_oom_kills"),
+        "esnode_pressure",
     )
     assert {name for name in expected - found if not name.startswith(sometimes)} == set()
 
@@ -176,6 +177,9 @@ BY_HAND = {
         "esnode_cpu_interrupts_total": 18450231,
         "esnode_cpu_procs_blocked": 1,
         "esnode_cpu_cores": 2,
+        'esnode_pressure_stalled_seconds_total{resource="memory",kind="full"}': 0.09821,
+        'esnode_pressure_stalled_seconds_total{resource="io",kind="some"}': 48.133072,
+        'esnode_pressure_stalled_seconds_total{resource="irq",kind="full"}': 1.830245,
         "esnode_memory_total_bytes": 4110315520,  # 4013980 x 1024
         "esnode_memory_used_bytes": 1167216640,  # (4013980 - 2874120) x 1024
         "esnode_swap_used_bytes": 1048576,  # (2097148 - 2096124) x 1024
@@ -235,7 +239,7 @@ ABSENT = {
     "small-vm": ("usage", "latency", "vda1", "loop", "docker", "veth", "eth9", "numa", "detail"),
     "old-kernel": (
         *("guest_nice", "memory_available", "memory_used", "oom", "discard", "flush", "sda1"),
-        *("ram0", "fd0", "os="),
+        *("ram0", "fd0", "os=", "pressure"),
     ),
     "empty": ("esnode_cpu", "esnode_memory", "esnode_disk", "esnode_network", "hostname"),
     "garbage": (

@@ -15,11 +15,12 @@ from .network import Network
 from .node import Node
 from .numa import Numa
 from .power import Power
+from .pressure import Pressure
 from .raid import Raid
 from .throttles import Throttles
 
 COLLECTORS: tuple[type[Collector], ...] = (
-    *(Node, Cpu, Frequency, Throttles, Numa, Memory),
+    *(Node, Cpu, Pressure, Frequency, Throttles, Numa, Memory),
     *(Disk, Mount, Models, Raid),
     *(Network, Infiniband),
     *(Power, Hwmon),
