@@ -148,6 +148,25 @@ static inline char *num_write_double(char *out, double v) {
     return num_write_u64(out, (uint64_t)power);
 }
 
+/* Reads the whole of [at, end) as one to eight hexadecimal digits; 0 when it is something else. */
+static inline int num_read_hex(const char *at, const char *end, uint32_t *value) {
+    uint32_t v = 0;
+    if (at == end || end - at > 8)
+        return 0;
+    for (; at < end; at++) {
+        unsigned c = (unsigned char)*at, d = c - '0';
+        if (d > 9) {
+            d = (c | 0x20) - 'a';
+            if (d > 5)
+                return 0;
+            d += 10;
+        }
+        v = v << 4 | d;
+    }
+    *value = v;
+    return 1;
+}
+
 /* What num_read found. */
 enum num_kind { NUM_NONE, NUM_VALUE, NUM_OVERFLOW, NUM_TEXT };
 

@@ -98,6 +98,33 @@ def loadavg(text: bytes) -> list[float | None]:
     return [number(field) for line in lines(text)[:1] for field in fields(line)]
 
 
+def softnet(text: bytes) -> dict[int, list[int]] | None:
+    """{CPU: (processed, dropped, squeezed)} of net/softnet_stat; None when a line is not of it."""
+    cpus: dict[int, list[int]] = {}
+    for n, line in enumerate(lines(text)):
+        columns = fields(line)[:13]
+        if len(columns) < 3 or not all(re.fullmatch(rb"[0-9a-fA-F]{1,8}", c) for c in columns):
+            return None
+        numbers = [int(column, 16) for column in columns]
+        cpu = numbers[12] if len(numbers) > 12 else n
+        if cpu in cpus or cpu >= 8192:
+            return None
+        cpus[cpu] = numbers[:3]
+    return cpus if cpus and text.endswith(b"\n") else None
+
+
+class Unwrapped:
+    """A counter of 32 bits and what it has counted since it was first read, or reset."""
+
+    def __init__(self, raw: int) -> None:
+        self.raw = self.total = raw
+
+    def advance(self, raw: int) -> None:
+        step = (raw - self.raw) % 2**32
+        self.total = self.total + step if step < 2**31 else raw
+        self.raw = raw
+
+
 def pairs(text: bytes) -> dict[bytes, float]:
     """{title + name: value} of a file whose lines alternate between names and values."""
     found: dict[bytes, float] = {}

@@ -1,3 +1,7 @@
+cdef enum:
+    C_CHANGED = 1
+    C_MALFORMED = 2
+
 cdef class File:
     cdef readonly str path
     cdef bytes _path
@@ -10,3 +14,4 @@ cdef class File:
     cdef int _open(self) noexcept nogil
     cdef int _pread(self) noexcept nogil
     cdef int load(self) noexcept nogil
+    cdef int raise_for(self, int error) except -1

@@ -71,12 +71,10 @@ cdef extern from "<poll.h>" nogil:
     int poll(pollfd *fds, unsigned long n, int timeout)
     enum: POLLPRI
 
-CHANGED = 1
-MALFORMED = 2
+CHANGED = C_CHANGED
+MALFORMED = C_MALFORMED
 
 cdef enum:
-    C_CHANGED = 1
-    C_MALFORMED = 2
     FIELDS = 64                 # columns of a line that can be bound
     KEYS = 16384                # keys that a reader with news learns at most
     SMALL = 4096
@@ -184,9 +182,13 @@ cdef class File:
         cdef int error
         with nogil:
             error = self.load()
+        self.raise_for(error)
+        return self.text[:self.size]
+
+    cdef int raise_for(self, int error) except -1:
         if error:
             raise OSError(error, os.strerror(error), self.path)
-        return self.text[:self.size]
+        return 0
 
 
 cdef struct Cell:
@@ -273,12 +275,6 @@ cdef bint store(Table table, const Cell *cell, const Fields *fields) noexcept no
         value = <double>total
     table.values[cell.slot] = value * cell.num / cell.den
     return True
-
-
-cdef int raise_for(int error, File file) except -1:
-    if error:
-        raise OSError(error, os.strerror(error), file.path)
-    return 0
 
 
 cdef struct Entry:
@@ -393,7 +389,7 @@ cdef class Rows:
             error = self.file.load()
             if error == 0:
                 flags = self._scan()
-        raise_for(error, self.file)
+        self.file.raise_for(error)
         return flags
 
     def rescan(self):
@@ -521,7 +517,7 @@ cdef class Line:
             error = self.file.load()
             if error == 0:
                 flags = self._scan()
-        raise_for(error, self.file)
+        self.file.raise_for(error)
         return flags
 
     cdef int _scan(self) noexcept nogil:
@@ -577,7 +573,7 @@ cdef class Pairs:
             error = self.file.load()
             if error == 0:
                 flags = self._scan()
-        raise_for(error, self.file)
+        self.file.raise_for(error)
         return flags
 
     cdef int _scan(self) noexcept nogil:
