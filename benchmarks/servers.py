@@ -20,11 +20,6 @@ TIMEOUT = 10.0
 
 EXPORTER = shutil.which("prometheus-node-exporter") or shutil.which("node_exporter")
 WRK = shutil.which("wrk")
-#: node_exporter's collectors for the subjects that the agent has.
-COLLECTORS = (
-    *("cpu", "stat", "loadavg", "meminfo", "vmstat", "diskstats", "filesystem"),
-    *("netdev", "netstat", "uname", "time", "os"),
-)
 
 
 class Client:
@@ -222,12 +217,11 @@ def agent(*flags: str) -> Iterator[Server]:
 
 @contextmanager
 def exporter() -> Iterator[Server | None]:
-    """node_exporter with the agent's subjects; None where it is not installed."""
+    """node_exporter with its default collectors; None where it is not installed."""
     if not EXPORTER:
         yield None
         return
     flags = ["--web.listen-address=ADDRESS", "--web.disable-exporter-metrics"]
-    flags += ["--collector.disable-defaults", *(f"--collector.{name}" for name in COLLECTORS)]
     with spawn("node_exporter", [EXPORTER, *flags], "/metrics") as server:
         yield server
 

@@ -7,7 +7,7 @@ cdef class File:
     cdef bytes _path
     cdef const char *name       # of _path
     cdef int fd
-    cdef bint kernels
+    cdef bint kernels, on_disk
     cdef char *text
     cdef Py_ssize_t size, capacity
     cdef void close(self) noexcept nogil

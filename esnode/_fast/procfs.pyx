@@ -50,19 +50,15 @@ cdef extern from "keymap.h" nogil:
 
 cdef extern from *:
     """
-    #include <sys/vfs.h>
-    #include <linux/magic.h>
-
-    /* Files of the kernel are never replaced under an open descriptor; others are. */
-    static int is_kernels(int fd) {
-        struct statfs fs;
-        return fstatfs(fd, &fs) == 0 && (fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC);
-    }
-
     typedef __int128 wide;
     """
-    bint is_kernels(int fd) nogil
     ctypedef long long wide
+
+cdef extern from "origin.h" nogil:
+    enum:
+        OF_KERNEL
+        OF_DISK
+    int origin_of_open(int fd)
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
@@ -103,11 +99,13 @@ cdef class File:
     cdef int _open(self) noexcept nogil:
         """0, or an errno. Nothing but a regular file is read: a FIFO or a tty would block."""
         cdef struct_stat st
-        cdef int error = 0
+        cdef int error = 0, origin
         self.fd = c_open(self.name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
         if self.fd < 0:
             return errno
-        self.kernels = is_kernels(self.fd)
+        origin = origin_of_open(self.fd)
+        self.kernels = origin == OF_KERNEL
+        self.on_disk = origin == OF_DISK
         if fstat(self.fd, &st) < 0:
             error = errno
         elif S_ISDIR(st.st_mode):
@@ -138,9 +136,9 @@ cdef class File:
             got = pread(self.fd, self.text + self.size, self.capacity - self.size, self.size)
             if got < 0:
                 return errno
-            if got == 0:
-                return 0
             self.size += got
+            if got == 0 or (self.on_disk and self.size < self.capacity):
+                return 0
 
     cdef int load(self) noexcept nogil:
         """Reads the file into text[:size]; 0, or an errno. A descriptor that fails is reopened

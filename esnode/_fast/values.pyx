@@ -32,28 +32,14 @@ cdef extern from "num.h" nogil:
 cdef extern from "<fcntl.h>" nogil:
     enum: O_PATH
 
+cdef extern from "origin.h" nogil:
+    enum:
+        OF_KERNEL
+        OF_DISK
+    int origin_of(const char *path)
+
 cdef extern from *:
     """
-    #include <linux/magic.h>
-    #include <sys/vfs.h>
-
-    /* Who answers when a file is read: a driver, memory or a local disk, or anything else. */
-    enum { OF_KERNEL, OF_DISK, OF_OTHERS };
-
-    static int who_answers(const char *path) {
-        struct statfs fs;
-        if (statfs(path, &fs) < 0)
-            return OF_OTHERS;
-        switch (fs.f_type) {
-        case SYSFS_MAGIC: case PROC_SUPER_MAGIC:
-            return OF_KERNEL;
-        case EXT4_SUPER_MAGIC: case TMPFS_MAGIC: case XFS_SUPER_MAGIC: case BTRFS_SUPER_MAGIC:
-        case OVERLAYFS_SUPER_MAGIC:
-            return OF_DISK;
-        }
-        return OF_OTHERS;
-    }
-
     /* Descriptors that all readers together keep, and may keep. */
     static int kept, most = 1 << 30, refused;
 
@@ -74,10 +60,6 @@ cdef extern from *:
             + (st->st_ctim.tv_sec * INT64_C(1000000007) + st->st_ctim.tv_nsec) * 3;
     }
     """
-    enum:
-        OF_KERNEL
-        OF_DISK
-    int who_answers(const char *path) nogil
     bint keep() nogil
     void kept_no_more() nogil
     int64_t stamp_of(const struct_stat *st) nogil
@@ -403,7 +385,7 @@ cdef class Values:
         if bound.values == NULL:
             release(&task.base)
             raise MemoryError
-        answers = who_answers(path)
+        answers = origin_of(path)
         task.kernels = answers == OF_KERNEL
         bound.quick = self.quick or answers == OF_DISK
         for name in folders:

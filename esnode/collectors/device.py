@@ -94,8 +94,8 @@ class Devices(Collector):
     #: Seconds between two readings, at a tick; 0: with every reading.
     period: ClassVar[float] = 0
 
-    #: The text of the list file.
-    listed: bytes
+    #: The text of the list file, or what the directory lists.
+    listed: bytes | list[str]
 
     def path(self, name: str = "") -> str:
         """The path of a device, or of the directory."""
@@ -109,7 +109,10 @@ class Devices(Collector):
         """Whether devices may have come or gone since the last call."""
         before = self.listed
         try:
-            self.listed = self.watched.read()
+            if self.list_file:
+                self.listed = self.watched.read()
+            else:
+                self.listed = os.listdir(self.path())  # noqa: PTH208  # at each tick
         except OSError:
             return True
         return before != self.listed
