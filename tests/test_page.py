@@ -148,7 +148,7 @@ def test_the_page_of_this_machine_has_every_family_that_any_machine_has() -> Non
     sometimes = (
         *("esnode_cpu_usage_percent", "esnode_disk", "esnode_memory_hardware_corrupted_bytes"),
         *("esnode_memory_anon_hugepages", "esnode_memory_hugepages", "esnode_oom_kills"),
-        "esnode_pressure",
+        *("esnode_network_conntrack", "esnode_pressure"),
     )
     assert {name for name in expected - found if not name.startswith(sometimes)} == set()
 
@@ -198,6 +198,12 @@ BY_HAND = {
         "esnode_network_tcp_established": 9,
         "esnode_network_udp_rcvbuf_errors_total": 10,
         "esnode_network_tcp_listen_drops_total": 8,
+        'esnode_network_sockets{family="tcp",state="orphan"}': 1,
+        'esnode_network_sockets{family="tcp",state="alloc"}': 15,
+        'esnode_network_sockets{family="raw6",state="inuse"}': 2,
+        "esnode_network_softnet_processed_total": 1445078,  # 0xc81d4 + 0x98b02
+        "esnode_network_softnet_squeezed_total": 48,  # 0x1f + 0x11
+        "esnode_network_conntrack_entries": 131,
     },
     "old-kernel": {
         'esnode_node_info{hostname="old-kernel",kernel="3.10.0-1160.el7.x86_64",arch="x86_64"}': 1,
@@ -232,6 +238,7 @@ BY_HAND = {
         'esnode_network_rx_bytes_total{iface="eth0"}': 101,
         r'esnode_network_rx_bytes_total{iface="e\"h\\"}': 1,
         "esnode_network_tcp_established": 7,
+        'esnode_network_sockets{family="tcp",state="inuse"}': 3,
     },
 }
 #: What must not be on them.
@@ -253,6 +260,7 @@ ABSENT = {
             "page_faults",
         ),
         *("sdb", "sdd", "sde", "eth1", "cut", "wild", "tcp_active", "udp_", "listen", "kernel="),
+        *("softnet", "orphan", 'family="udp'),
     ),
 }
 

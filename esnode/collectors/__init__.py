@@ -17,11 +17,12 @@ from .numa import Numa
 from .power import Power
 from .pressure import Pressure
 from .raid import Raid
+from .sockets import Sockets
 from .throttles import Throttles
 
 COLLECTORS: tuple[type[Collector], ...] = (
     *(Node, Cpu, Pressure, Frequency, Throttles, Numa, Memory),
     *(Disk, Mount, Models, Raid),
-    *(Network, Infiniband),
+    *(Network, Sockets, Infiniband),
     *(Power, Hwmon),
 )

@@ -74,12 +74,14 @@ class Collector:
         """Reads once. ``tick``: what belongs to the tick, such as percentages, is due as well."""
         raise NotImplementedError
 
-    def read(self, reader: Reader) -> int | None:
-        """Reads a file, reporting what fails. The reader's flags; None for an unreadable file."""
+    def read(self, reader: Reader, optional: bool = False) -> int | None:
+        """Reads a file, reporting what fails. The reader's flags; None for an unreadable file.
+        That one is not there is no failure where it is ``optional``."""
         try:
             flags = reader.read()
         except OSError as error:
-            self.report(f"{reader.file.path}: {error.strerror}")
+            if not (optional and isinstance(error, FileNotFoundError)):
+                self.report(f"{reader.file.path}: {error.strerror}")
             return None
         if flags & MALFORMED:
             self.report_malformed(reader.file)
