@@ -33,7 +33,7 @@ Page = Mapping[str, Mapping[Labels, float]]
 
 COLLECTORS_ON = (
     *("conntrack", "cpu", "cpu.guest", "diskstats", "filesystem", "loadavg", "meminfo", "netdev"),
-    *("netstat", "os", "pressure", "sockstat", "softnet", "stat", "time", "uname", "vmstat"),
+    *("netstat", "nfs", "os", "pressure", "sockstat", "softnet", "stat", "time", "uname", "vmstat"),
 )
 OPTIONS = (
     "--no-collector.netdev.netlink",  # which adds what is missed to what is dropped
@@ -195,6 +195,8 @@ PAIRS = (
     _mount("inodes", "files"),
     _mount("inodes_free", "files_free"),
     _mount("readonly", "readonly"),
+    Pair("esnode_nfs_requests_total", "node_nfs_rpcs_total"),
+    Pair("esnode_nfs_retransmissions_total", "node_nfs_rpc_retransmissions_total"),
     _interface("rx_bytes", "receive_bytes"),
     _interface("tx_bytes", "transmit_bytes"),
     _interface("rx_packets", "receive_packets"),

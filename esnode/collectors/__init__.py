@@ -12,6 +12,7 @@ from .memory import Memory
 from .models import Models
 from .mounts import Mount
 from .network import Network
+from .nfs import Nfs
 from .node import Node
 from .numa import Numa
 from .power import Power
@@ -22,7 +23,7 @@ from .throttles import Throttles
 
 COLLECTORS: tuple[type[Collector], ...] = (
     *(Node, Cpu, Pressure, Frequency, Throttles, Numa, Memory),
-    *(Disk, Mount, Models, Raid),
+    *(Disk, Mount, Nfs, Models, Raid),
     *(Network, Sockets, Infiniband),
     *(Power, Hwmon),
 )
