@@ -32,7 +32,18 @@ Labels = frozenset[tuple[str, str]]
 Page = Mapping[str, Mapping[Labels, float]]
 
 COLLECTORS_ON = (
-    *("conntrack", "cpu", "cpu.guest", "diskstats", "filesystem", "loadavg", "meminfo", "netdev"),
+    *(
+        "conntrack",
+        "cpu",
+        "cpu.guest",
+        "diskstats",
+        "dmi",
+        "filefd",
+        "filesystem",
+        "loadavg",
+        "meminfo",
+        "netdev",
+    ),
     *("netstat", "nfs", "os", "pressure", "sockstat", "softnet", "stat", "time", "uname", "vmstat"),
 )
 OPTIONS = (
@@ -113,6 +124,8 @@ CPU_TIME = "esnode_cpu_time_seconds_total"
 PAIRS = (
     Pair("esnode_node_boot_time_seconds", "node_boot_time_seconds"),
     Pair("esnode_node_time_seconds", "node_time_seconds", rises=True),
+    Pair("esnode_file_descriptors", "node_filefd_allocated", slack=64),  # theirs, while they read
+    Pair("esnode_file_descriptors_limit", "node_filefd_maximum"),
     Pair("esnode_cpu_load_avg_1m", "node_load1"),
     Pair("esnode_cpu_load_avg_5m", "node_load5"),
     Pair("esnode_cpu_load_avg_15m", "node_load15"),
@@ -231,7 +244,8 @@ PAIRS = (
 )
 #: Families that are derived from several of theirs; each has a test of its own below.
 DERIVED = {
-    *("esnode_node_info", "esnode_cpu_cores", "esnode_memory_used_bytes", "esnode_swap_used_bytes"),
+    *("esnode_node_info", "esnode_node_dmi_info"),
+    *("esnode_cpu_cores", "esnode_memory_used_bytes", "esnode_swap_used_bytes"),
     *("esnode_disk_used_bytes", "esnode_page_faults_total"),
 }
 #: Families that node_exporter does not have, or that are off by default.
@@ -288,14 +302,18 @@ def compare(pair: Pair, readings: list[Readings]) -> int:
             elif low[labels] == high[labels]:
                 known.append((value, low[labels]))
     for labels, values in still.items():
-        assert agree(values) or pair.moves, f"{pair.ours}{dict(labels)}, {pair.theirs}: {values}"
+        assert agree(values, pair.slack) or pair.moves, (
+            f"{pair.ours}{dict(labels)}, {pair.theirs}: {values}"
+        )
     return len(still)
 
 
-def agree(values: list[tuple[float, float]]) -> bool:
+def agree(values: list[tuple[float, float]], slack: float = 0) -> bool:
     """Whether ours and theirs were equal once, of the times when theirs stood still. A value that
     moves all the time may come back to where it was by chance, so a few times tell nothing."""
-    return len(values) < FEW or any(ours == pytest.approx(theirs) for ours, theirs in values)
+    return len(values) < FEW or any(
+        ours == pytest.approx(theirs, abs=slack or None) for ours, theirs in values
+    )
 
 
 @pytest.fixture(scope="module")
@@ -443,3 +461,13 @@ def test_the_node_is_the_same(readings: list[Readings]) -> None:
     assert (info["hostname"], info["kernel"], info["arch"]) == (name, kernel, arch)
     for labels in before.get("node_os_info", {}):
         assert info["os"] == dict(labels)["pretty_name"]
+
+
+def test_the_machine_is_the_same(readings: list[Readings]) -> None:
+    before, ours, _ = readings[-1]
+    words = {"vendor": "system_vendor", "product": "product_name", "board": "board_name"}
+    words["bios_version"] = "bios_version"
+    found = [dict(labels) for labels in ours.get("esnode_node_dmi_info", {})]
+    theirs = [dict(labels) for labels in before.get("node_dmi_info", {})]
+    known = [{k: t[v] for k, v in words.items() if t.get(v)} for t in theirs]
+    assert found == [info for info in known if info]

@@ -148,7 +148,7 @@ def test_the_page_of_this_machine_has_every_family_that_any_machine_has() -> Non
     sometimes = (
         *("esnode_cpu_usage_percent", "esnode_disk", "esnode_memory_hardware_corrupted_bytes"),
         *("esnode_memory_anon_hugepages", "esnode_memory_hugepages", "esnode_oom_kills"),
-        *("esnode_network_conntrack", "esnode_nfs", "esnode_pressure"),
+        *("esnode_network_conntrack", "esnode_nfs", "esnode_node_dmi_info", "esnode_pressure"),
     )
     assert {name for name in expected - found if not name.startswith(sometimes)} == set()
 
@@ -168,7 +168,10 @@ BY_HAND = {
     "small-vm": {
         'esnode_node_info{hostname="small-vm.example.org",kernel="6.1.0-18-cloud-amd64",'
         'os="Debian GNU/Linux 12 (bookworm)",arch="x86_64"}': 1,
+        'esnode_node_dmi_info{vendor="QEMU",product="Standard PC (Q35 + ICH9, 2009)",'
+        'bios_version="1.16.3-debian-1.16.3-2"}': 1,
         "esnode_node_boot_time_seconds": 1753081200,
+        "esnode_file_descriptors": 1248,
         "esnode_cpu_load_avg_5m": 0.31,
         'esnode_cpu_time_seconds_total{state="user"}': 1503.4,  # (152340 - 2000) / 100
         'esnode_cpu_time_seconds_total{state="nice"}': 11,  # (1200 - 100) / 100
