@@ -239,10 +239,10 @@ def big(bench: Bench) -> Iterator[Row]:
     bighost.write(root)
     before = opened((str(root),))
     here = lanes(path_procfs=f"{root}/proc", path_sysfs=f"{root}/sys", path_rootfs=str(root))
-    paths = sorted(opened((str(root),)) - before)
+    paths = [Path(path) for path in sorted(opened((str(root),)) - before)]
     mounts = sorted(
         {
-            f"{root}{labels[0]}"
+            Path(f"{root}{labels[0]}")
             for lane in here
             for metric, labels, _ in lane.read(True).items()
             if metric.name == "esnode_disk_total_bytes"

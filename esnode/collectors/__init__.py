@@ -8,6 +8,7 @@ from .disk import Disk
 from .frequency import Frequency
 from .hwmon import Hwmon
 from .infiniband import Infiniband
+from .links import Links
 from .memory import Memory
 from .models import Models
 from .mounts import Mount
@@ -24,6 +25,6 @@ from .throttles import Throttles
 COLLECTORS: tuple[type[Collector], ...] = (
     *(Node, Cpu, Pressure, Frequency, Throttles, Numa, Memory),
     *(Disk, Mount, Nfs, Models, Raid),
-    *(Network, Sockets, Infiniband),
+    *(Network, Sockets, Links, Infiniband),
     *(Power, Hwmon),
 )

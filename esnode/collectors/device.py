@@ -69,7 +69,8 @@ Row = Value | State | Constant | Text
 class Device:
     """A device that is there, with its rows as they are bound."""
 
-    def __init__(self, path: str, rows: list[Row]) -> None:
+    def __init__(self, name: str, path: str, rows: list[Row]) -> None:
+        self.name = name
         self.path = path
         self.folder = os.fsencode(path)
         self.rows = rows
@@ -157,12 +158,12 @@ class Devices(Collector):
             if before.rows == rows:
                 return False
             self.unbind(before)
-        self.add(name, Device(path, rows))
+        self.add(Device(name, path, rows))
         return True
 
-    def add(self, name: str, device: Device) -> None:
-        self.devices[name] = device
-        self.by_folder[device.folder] = name
+    def add(self, device: Device) -> None:
+        self.devices[device.name] = device
+        self.by_folder[device.folder] = device.name
         keep = OWNER if self.period else READING
 
         def slot(metric: Metric, labels: Labels, keep: int = keep) -> int:

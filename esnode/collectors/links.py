@@ -1,0 +1,94 @@
+"""State, speed and identity of interfaces: one netlink message, and /sys/class/net."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from .._fast.links import Links as Netlink
+from ..metrics import counter, gauge
+from .base import Filter, label
+from .device import Constant, Device, Devices, Row, Text, Value, target, text
+
+IFACE = ("iface",)
+UP = gauge("esnode_network_up", "Whether an interface is operational.", IFACE)
+MTU = gauge("esnode_network_mtu_bytes", "Largest packet that an interface sends whole.", IFACE)
+SPEED = gauge("esnode_network_speed_bytes", "Bytes a second that a link can carry.", IFACE)
+CHANGES = counter("esnode_network_carrier_changes_total", "Times that a link came or went.", IFACE)
+INFO = gauge(
+    "esnode_network_info",
+    "What an interface is; always 1.",
+    ("iface", "driver", "address", "duplex", "operstate"),
+)
+
+#: What one netlink message tells, in the order of its reader's slots.
+LINK = (UP, MTU, CHANGES)
+
+#: What drivers and kernels say when they do not know a speed, in Mbit/s; -1 is read as no number.
+NO_SPEED = ("65535", "4294967295")
+MEGABIT = 1e6 / 8
+
+
+class Links(Devices):
+    """Netlink speaks of our own namespace, so it is asked only where the roots are the defaults."""
+
+    name = "network"
+    switch = "enable_network"
+    directory = "class/net"
+    metrics = (UP, MTU, SPEED, CHANGES, INFO)
+    netlink: Netlink | None = None
+
+    def bind(self) -> None:
+        config = self.config
+        self.shown = Filter(config.network_interface_include, config.network_interface_exclude)
+        self.netlink = Netlink(self.table) if self.host.is_ours() else None
+        super().bind()
+
+    def describe(self, name: str, path: str) -> Iterator[Row]:
+        iface = label(os.fsencode(name))
+        if not self.shown(iface) or not Path(path).is_dir():
+            return
+        operstate = text(f"{path}/operstate")
+        duplex = text(f"{path}/duplex")
+        speed = text(f"{path}/speed") or ""
+        yield Constant(
+            INFO,
+            (
+                iface,
+                target(f"{path}/device/driver"),
+                text(f"{path}/address"),
+                None if duplex == "unknown" else duplex,
+                operstate,
+            ),
+        )
+        if speed.isdecimal() and speed not in NO_SPEED:
+            yield Constant(SPEED, (iface,), int(speed) * MEGABIT)
+        if self.netlink is None:
+            yield Constant(UP, (iface,), float(operstate == "up"))
+            yield Value(MTU, (iface,), "mtu")
+            yield Value(CHANGES, (iface,), "carrier_changes")
+            yield from map(Text, ("operstate", "speed", "duplex"))
+
+    def joined(self, device: Device) -> None:
+        if self.netlink is not None:
+            name = os.fsencode(device.name)
+            iface = label(name)
+            for metric in LINK:
+                device.slots[metric, (iface,)] = self.table.add(metric, (iface,))
+            slots = [device.slots[metric, (iface,)] for metric in LINK]
+            self.netlink.bind(name, *slots)
+
+    def left(self, device: Device) -> None:
+        if self.netlink is not None:
+            self.netlink.drop(os.fsencode(device.name))
+
+    def sample(self, tick: bool) -> None:
+        super().sample(tick)
+        if self.netlink is not None:
+            try:
+                if self.netlink.read():
+                    self.look(everything=True)
+                    self.netlink.read()
+            except OSError as error:
+                self.report(f"netlink: {error.strerror}")
