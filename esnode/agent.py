@@ -162,7 +162,7 @@ def up(parts: list[Part]) -> bool:
 
 def age(entry: Entry) -> Callable[[], float]:
     """The age of a lane's newest snapshot; NaN before the first."""
-    return lambda: entry.age(time.monotonic()) if entry.snapshot else math.nan
+    return lambda: math.nan if entry.snapshot is None else entry.age(time.monotonic())
 
 
 def raise_descriptor_limit() -> None:

@@ -22,6 +22,8 @@ Headers = list[tuple[str, str]]
 
 TEXT_PLAIN = ("content-type", "text/plain; charset=utf-8")
 NO_STORE = ("cache-control", "no-store")
+#: Seconds after which a first reading is not waited for any more.
+HANGS = 5.0
 #: Letters of a header that are looked at.
 LONGEST = 2000
 
@@ -146,8 +148,13 @@ class Application:
         respond(OK)
 
     def readyz(self, request: Request, respond: Respond) -> None:
-        """Whether every lane has been read once."""
-        waiting = [name for name, entry in self.store.lanes.items() if entry.snapshot is None]
+        """Whether every lane has been read once, or hangs in its first reading."""
+        now = time.monotonic()
+        waiting = [
+            name
+            for name, entry in self.store.lanes.items()
+            if entry.snapshot is None and now - (entry.lane.reading_since or now) < HANGS
+        ]
         if waiting:
             raise Refusal(503, f"not read yet: {', '.join(waiting)}")
         respond(OK)

@@ -20,6 +20,8 @@ from tests.hosts import FIXTURES, Rows, config
 from tests.running import series
 
 NAMES = list(dict.fromkeys(collector.name for collector in COLLECTORS))
+#: Collectors of what a small virtual machine has not.
+HARDWARE = {"numa", "infiniband", "power", "hwmon"}
 
 
 def agent(root: Path, **keys: object) -> Agent:
@@ -42,13 +44,14 @@ def by(rows: Rows, family: str, label: str = "collector") -> dict[str, float]:
 def test_every_collector_is_accounted_for(tmp_path: Path) -> None:
     rows = read(agent(FIXTURES / "small-vm", path_rootfs=str(tmp_path), disk_mount_include="^/$"))
     assert by(rows, "esnode_agent_errors_total") == dict.fromkeys(NAMES, 0)
-    assert by(rows, "esnode_agent_collector_up") == dict.fromkeys(NAMES, 1)
+    ups = {name: float(name not in HARDWARE) for name in NAMES}
+    assert by(rows, "esnode_agent_collector_up") == ups
     assert by(rows, "esnode_agent_collector_disabled") == dict.fromkeys(NAMES, 0)
     durations = by(rows, "esnode_agent_scrape_duration_seconds")
     assert list(durations) == NAMES
     assert all(0 < seconds < 5 for seconds in durations.values())
     ages = by(rows, "esnode_agent_snapshot_age_seconds", "lane")
-    assert list(ages) == ["host", "mounts"]
+    assert list(ages) == ["host", "mounts", "devices"]
     assert all(0 <= age < 5 for age in ages.values())
 
 
@@ -58,7 +61,7 @@ def test_errors_are_counted_from_zero_and_say_who_is_down() -> None:
     assert by(before, "esnode_agent_collector_up") == dict.fromkeys(NAMES, 0)
     after = read(broken, 2)
     for name, errors in by(before, "esnode_agent_errors_total").items():
-        assert errors > 0
+        assert (errors > 0) == (name not in HARDWARE)
         assert by(after, "esnode_agent_errors_total")[name] >= errors
 
 
@@ -68,8 +71,10 @@ def test_a_failing_collector_is_no_other_ones_trouble(tmp_path: Path) -> None:
         text = (FIXTURES / "small-vm/proc/1/net" / name).read_bytes()
         (tmp_path / "proc/1/net" / name).write_bytes(text)
     rows = read(agent(tmp_path, enable_disk=False, enable_cpu=False))
-    assert by(rows, "esnode_agent_collector_up") == {"memory": 0, "network": 1}
-    assert by(rows, "esnode_agent_errors_total") == {"memory": 2, "network": 0}
+    ups = by(rows, "esnode_agent_collector_up")
+    assert ups == {**dict.fromkeys(HARDWARE - {"numa"}, 0), "memory": 0, "network": 1}
+    errors = by(rows, "esnode_agent_errors_total")
+    assert errors == {**dict.fromkeys(HARDWARE - {"numa"}, 0), "memory": 2, "network": 0}
 
 
 class Outcome(Collector):
@@ -118,7 +123,7 @@ def test_a_collector_of_parts_is_up_when_all_are_that_can_be(
     parts = [Part(Outcome(tmp_path, *ends[outcome])) for outcome in outcomes]
     assert not up(parts), "nothing has been read yet"
     for part in parts:
-        part.start(Table([]), time.monotonic())
+        part.start(Table([]), time.monotonic(), True)
         part.sample(True)
     assert up(parts) == is_up
 
@@ -126,9 +131,10 @@ def test_a_collector_of_parts_is_up_when_all_are_that_can_be(
 def test_a_disabled_collector_has_no_rows_but_one() -> None:
     rows = read(agent(FIXTURES / "small-vm", enable_disk=False, enable_network=False))
     disabled = by(rows, "esnode_agent_collector_disabled")
-    assert disabled == {name: float(name in ("disk", "network")) for name in NAMES}
-    assert list(by(rows, "esnode_agent_collector_up")) == ["node", "cpu", "memory"]
-    assert list(by(rows, "esnode_agent_snapshot_age_seconds", "lane")) == ["host"]
+    off = ("disk", "network", "infiniband")
+    assert disabled == {name: float(name in off) for name in NAMES}
+    assert list(by(rows, "esnode_agent_collector_up")) == [n for n in NAMES if n not in off]
+    assert list(by(rows, "esnode_agent_snapshot_age_seconds", "lane")) == ["host", "devices"]
     assert not [name for name in rows if name.startswith(("esnode_disk", "esnode_network"))]
 
 

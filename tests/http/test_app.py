@@ -136,7 +136,7 @@ def test_collectors_are_chosen(query: str, expected: set[str], client: Client) -
 def test_a_wrong_choice_is_400_with_the_names(query: str, client: Client) -> None:
     response = client.get(f"/metrics?{query}")
     assert response.status == 400
-    assert b"node, cpu, memory, disk, network" in response.body
+    assert b"node, cpu, numa, memory, disk, network, infiniband, power, hwmon" in response.body
 
 
 def test_a_disabled_collector() -> None:
@@ -207,7 +207,7 @@ def test_health_is_lost_after_three_missed_intervals(monkeypatch: pytest.MonkeyP
 
 
 def test_health_is_only_about_the_host_lane() -> None:
-    flags = ("cpu", "memory", "network", "disk")
+    flags = ("cpu", "memory", "network", "disk", "power")
     client = Client(**{f"enable_{name}": False for name in flags})
     assert client.get("/healthz").status == 200
     assert client.get("/readyz").status == 200
