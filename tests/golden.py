@@ -18,7 +18,10 @@ from . import hosts
 PAGES = Path(__file__).parent / "golden"
 
 #: Families whose values are this machine's or this moment's.
-VOLATILE = ("esnode_node_time_seconds",)
+VOLATILE = (
+    *("esnode_node_time_seconds", "esnode_clock_offset_seconds"),
+    *("esnode_clock_max_error_seconds", "esnode_clock_synchronized"),
+)
 
 #: What a tree without /proc/sys/kernel/arch is answered with; its other words must not show.
 UNAME = os.uname_result(("Linux", "not-this-host", "0.0.0", "#1", "x86_64"))

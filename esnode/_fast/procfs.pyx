@@ -82,10 +82,10 @@ cdef class File:
     """A file that is read whole, again and again, through one descriptor."""
 
     def __cinit__(self, path):
+        self.fd = -1
         self.path = os.fspath(path)
         self._path = os.fsencode(path)
         self.name = self._path
-        self.fd = -1
 
     def __dealloc__(self):
         self.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import Collector
+from .clock import Clock
 from .cpu import Cpu
 from .disk import Disk
 from .frequency import Frequency
@@ -23,7 +24,7 @@ from .sockets import Sockets
 from .throttles import Throttles
 
 COLLECTORS: tuple[type[Collector], ...] = (
-    *(Node, Cpu, Pressure, Frequency, Throttles, Numa, Memory),
+    *(Node, Clock, Cpu, Pressure, Frequency, Throttles, Numa, Memory),
     *(Disk, Mount, Nfs, Models, Raid),
     *(Network, Sockets, Links, Infiniband),
     *(Power, Hwmon),
