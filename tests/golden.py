@@ -1,4 +1,4 @@
-"""The golden pages: what the host lane makes of each fixture host.
+"""The golden pages: what the agent makes of each fixture host, without its mounts.
 
 python -m tests.golden writes them anew; look at the difference before you commit it.
 """
@@ -19,7 +19,7 @@ PAGES = Path(__file__).parent / "golden"
 
 #: Families whose values are this machine's or this moment's.
 VOLATILE = (
-    *("esnode_node_time_seconds", "esnode_clock_offset_seconds"),
+    *("esnode_node_time_seconds", "esnode_clock_offset_seconds", "esnode_cpu_package_power_watts"),
     *("esnode_clock_max_error_seconds", "esnode_clock_synchronized"),
 )
 
@@ -27,11 +27,18 @@ VOLATILE = (
 UNAME = os.uname_result(("Linux", "not-this-host", "0.0.0", "#1", "x86_64"))
 
 
+#: The lanes that a page is made of. The figures of mounts are this machine's.
+LANES = ("host", "devices")
+
+
 def pages(name: str, ticks: int = 1) -> list[str]:
     """The page of a host at each of some ticks on unchanged files."""
-    with mock.patch("os.uname", return_value=UNAME):
-        lane = hosts.lane(hosts.FIXTURES / name)
-        return [stable(encode(lane.read(True), TEXT).decode()) for _ in range(ticks)]
+    with mock.patch("os.uname", return_value=UNAME), hosts.tree(name) as root:
+        lanes = [hosts.lane(root, lane) for lane in LANES]
+        return [
+            stable("".join(encode(lane.read(True), TEXT).decode() for lane in lanes))
+            for _ in range(ticks)
+        ]
 
 
 def stable(page: str) -> str:

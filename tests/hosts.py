@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from esnode._fast.table import Snapshot
@@ -15,10 +17,23 @@ from esnode.dialects import row_prefix
 from esnode.host import Host
 from esnode.sampler import Lane
 
+from . import bighost
+
 FIXTURES = Path(__file__).parent / "fixtures" / "hosts"
-HOSTS = ("small-vm", "old-kernel", "empty", "garbage")
+HOSTS = ("small-vm", "old-kernel", "empty", "garbage", "bighost")
 
 Rows = dict[str, float]
+
+
+@contextmanager
+def tree(name: str) -> Iterator[Path]:
+    """The root of a fixture host."""
+    if name != "bighost":
+        yield FIXTURES / name
+        return
+    with TemporaryDirectory() as directory:
+        bighost.write(Path(directory))
+        yield Path(directory)
 
 
 def config(root: Path, **keys: Any) -> Config:

@@ -20,12 +20,17 @@ from esnode.collectors.agent import Agent as Own
 from esnode.config import Config, Settings
 from esnode.dialects import OPENMETRICS, TEXT, Dialect
 
-from . import golden
+from . import bighost, golden
 from .hosts import FIXTURES, HOSTS, config
 from .running import series
 
 ROW = re.compile(r'([a-z_0-9]+)(\{(?:[a-z_]+="(?:[^"\\\n]|\\[\\"n])*",?)+\})? (\S+)')
-DETAILS = {"cpu_per_core_detail": True, "memory_detail": True}
+DETAILS = {
+    **dict.fromkeys(("cpu_per_core_detail", "memory_detail", "infiniband_detail"), True),
+    "cpu_frequency": True,
+}
+#: What is left of METRICS' 4,600 series when each of 16 GPUs with 18 links has 170.
+HOST_SERIES = 4600 - 16 * 170
 #: Where mountinfo of small-vm says that something is mounted.
 MOUNT_POINTS = (
     "srv/data sets",
@@ -42,7 +47,10 @@ Pages = Callable[[Dialect], str]
 def machine(name: str, root: Path) -> Agent:
     """The agent on this machine ("live") or on a fixture host whose root directory is `root`."""
     settings = Config(**DETAILS)
-    if name != "live":
+    if name == "bighost":
+        bighost.write(root)
+        settings = config(root, **DETAILS)
+    elif name != "live":
         settings = config(FIXTURES / name, path_rootfs=str(root), **DETAILS)
         for point in MOUNT_POINTS:
             (root / point).mkdir(parents=True)
@@ -177,8 +185,35 @@ def test_golden_page(name: str) -> None:
     assert second == expected
 
 
+def test_the_series_of_a_large_host_stay_within_their_budget(tmp_path: Path) -> None:
+    """Of 4,600 series with 16 GPUs the host's part may be this many; and the page has them all."""
+    bighost.write(tmp_path)
+    agent = Agent(Settings(config(tmp_path), {}, None, ()))
+    tick(agent, 2)
+    assert 1500 < agent.store.page(TEXT).body.count(b"\n") < HOST_SERIES * 1.5
+    assert sum(entry.snapshot.present for entry in agent.store.lanes.values()) <= HOST_SERIES
+
+
 #: By hand, from the fixtures' files: what the golden pages must say, whatever wrote them.
 BY_HAND = {
+    "bighost": {
+        'esnode_infiniband_rx_bytes_total{device="mlx5_0",port="1"}': 1656233736453570 * 4,
+        'esnode_infiniband_errors_total{device="mlx5_0",port="1",kind="symbol"}': 92,
+        'esnode_infiniband_hw_total{device="mlx5_0",port="1",counter="out_of_sequence"}': 80838,
+        'esnode_infiniband_rate_bytes{device="mlx5_0",port="1"}': 50e9,  # 400 Gb/sec
+        'esnode_infiniband_state{device="mlx5_0",port="1",state="active"}': 1,
+        'esnode_infiniband_state{device="mlx5_0",port="1",state="down"}': 0,
+        'esnode_cpu_package_energy_joules_total{package="1"}': 241130.718681,
+        'esnode_cpu_domain_energy_joules_total{package="1",domain="dram"}': 22417.643629,
+        'esnode_network_up{iface="bond0"}': 1,
+        'esnode_network_mtu_bytes{iface="bond0"}': 1500,
+        'esnode_network_speed_bytes{iface="bond0"}': 2.5e9,  # 20000 Mbit/s
+        'esnode_network_carrier_changes_total{iface="bond0"}': 93,
+        'esnode_numa_memory_total_bytes{node="3"}': 286784174 * 1024,
+        'esnode_numa_allocations_total{node="3",kind="miss"}': 21427636835,
+        'esnode_numa_distance{node="3",to="4"}': 21,
+        'esnode_cpu_throttles_total{package="0"}': 31,
+    },
     "small-vm": {
         'esnode_node_info{hostname="small-vm.example.org",kernel="6.1.0-18-cloud-amd64",'
         'os="Debian GNU/Linux 12 (bookworm)",arch="x86_64"}': 1,

@@ -280,8 +280,6 @@ def text(path: str) -> str | None:
 
 
 def target(path: str) -> str | None:
-    """The name of what a link points at; None when there is no such link."""
-    try:
-        return Path(path).readlink().name or None
-    except OSError:
-        return None
+    """The name of what a link leads to; None when there is no such link."""
+    link = Path(path)
+    return label(os.fsencode(link.resolve().name)) if link.is_symlink() else None
