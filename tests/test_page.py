@@ -297,6 +297,7 @@ BY_HAND = {
 }
 #: What must not be on them.
 ABSENT = {
+    "bighost": ("lifespan", "docker0", "veth", "nvme0n1p1", "bonding_masters"),
     "small-vm": ("usage", "latency", "vda1", "loop", "docker", "veth", "eth9", "numa", "detail"),
     "old-kernel": (
         *("guest_nice", "memory_available", "memory_used", "oom", "discard", "flush", "sda1"),
