@@ -46,29 +46,21 @@ class Power(Devices):
         self.totals = Totals(self.table)
         self.power = Ratios(self.table, scale=1, limit=math.inf)
         self.clock = self.table.hidden()
+        #: What is wrong with the zones that we may not read.
+        self.refusals: dict[str, str] = {}
         try:
-            self.ask_permission()
             super().bind()
         except Unavailable:
             self.table.forget(self.clock)
+            if self.refusals:
+                raise Refused(self.refusals[min(self.refusals)]) from None
             raise
 
-    def ask_permission(self) -> None:
-        """Raises Refused when the counters are there, and we may read none of them."""
-        refusal = None
-        for name in self.names():
-            path = f"{self.path(name)}/energy_uj"
-            try:
-                File(path).read()
-                return
-            except PermissionError as error:
-                refusal = Refused(f"{path}: {error.strerror}: {PERMISSION}")
-            except OSError:
-                continue
-        if refusal:
-            raise refusal
-
     def describe(self, name: str, path: str) -> Iterator[Row]:
+        self.refusals.pop(name, None)
+        if refusal := refusal_of(f"{path}/energy_uj"):
+            self.refusals[name] = refusal
+            return
         zone = text(f"{path}/name")
         match = _ZONE.fullmatch(name)
         assert match
@@ -100,9 +92,27 @@ class Power(Devices):
             self.totals.drop(slot)
             self.power.drop(slot)
 
+    def start(self, tick: bool) -> None:
+        super().start(tick)
+        self.now = time.monotonic()
+
     def sample(self, tick: bool) -> None:
         super().sample(tick)
         self.totals.update()
-        self.table.set(self.clock, time.monotonic())
+        self.table.set(self.clock, self.now)
         if tick:
             self.power.update()
+        refused = self.refusals.keys() & self.devices.keys()
+        if refused:
+            self.report(self.refusals[min(refused)])
+
+
+def refusal_of(path: str) -> str | None:
+    """What to do about a file that we may not read; None for any other."""
+    try:
+        File(path).read()
+    except PermissionError as error:
+        return f"{path}: {error.strerror}: {PERMISSION}"
+    except OSError:
+        pass
+    return None
