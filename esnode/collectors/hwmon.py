@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from ..metrics import gauge
 from .base import label
-from .device import Devices, Row, Value, listing, target, text
+from .device import Devices, Labels, Row, Text, Value, listing, target, text
 
 SENSOR = ("chip", "sensor", "label")
 CPU_TEMPERATURE = gauge(
@@ -20,17 +19,17 @@ FAN = gauge("esnode_hwmon_fan_rpm", "Revolutions of a fan in a minute.", SENSOR)
 POWER = gauge("esnode_hwmon_power_watts", "Power.", SENSOR)
 VOLTS = gauge("esnode_hwmon_volts", "Voltage.", SENSOR)
 
-#: Family and divisor by kind of sensor, and its files, of which the first that is there counts; see
-#: https://docs.kernel.org/hwmon/sysfs-interface.html
+#: Family and divisor by kind of sensor; see https://docs.kernel.org/hwmon/sysfs-interface.html
 KINDS = {
-    "temp": (TEMPERATURE, 1000, ("input",)),
-    "fan": (FAN, 1, ("input",)),
-    "power": (POWER, 1e6, ("input", "average")),
-    "in": (VOLTS, 1000, ("input",)),
+    "temp": (TEMPERATURE, 1000),
+    "fan": (FAN, 1),
+    "power": (POWER, 1e6),
+    "in": (VOLTS, 1000),
 }
 CPU_CHIPS = ("coretemp", "k10temp")
 
-_SENSOR = re.compile(r"(temp|fan|power|in)(\d{1,6})_(input|average)")
+_SENSOR = re.compile(r"(temp|fan|power|in)([0-9]{1,6})_(input|average)")
+_NUMBER = re.compile(r"[0-9]{1,9}$")
 _PACKAGE = re.compile(r"Package id (\d+)")
 #: coretemp's platform device has the number of its package; k10temp's PCI device that of its node,
 #: from 18 on.
@@ -43,54 +42,74 @@ class Hwmon(Devices):
     switch = "enable_power"
     directory = "class/hwmon"
     metrics = (CPU_TEMPERATURE, TEMPERATURE, FAN, POWER, VOLTS)
-    known: list[str] | None = None
+
+    def bind(self) -> None:
+        #: What a chip is, and its label.
+        self.chips: dict[str, tuple[str, str]] = {}
+        super().bind()
 
     def names(self) -> list[str]:
-        """The chips; their labels are found anew when there are others."""
-        names = super().names()
-        if names != self.known:
-            self.known = names
-            self.chips = {name: self.chip(name) for name in names}
-            same = Counter(self.chips.values())
-            for name, chip in self.chips.items():
-                if same[chip] > 1:
-                    self.chips[name] = f"{chip}-{label(os.fsencode(name))}"
-        return names
+        """The chips in the order of their numbers, which is that of chips on one device, too."""
+        return sorted(super().names(), key=number_of)
 
-    def chip(self, name: str) -> str:
-        """A chip's label: what it is and on which device, which stays the same over restarts."""
-        path = self.path(name)
+    def remove(self, name: str) -> None:
+        del self.chips[name]
+        super().remove(name)
+
+    def chip(self, name: str, path: str) -> str:
+        """A chip's label: what it is and on which device, which stays the same over restarts; the
+        second such chip and those that follow are numbered, and keep that number while they stay.
+        """
         kind = text(f"{path}/name") or text(f"{path}/device/name") or "unknown"
         device = label(os.fsencode(target(f"{path}/device") or ""))
-        return device if device.startswith(kind) else f"{kind}-{device}" if device else kind
+        what = device if device.startswith(kind) else f"{kind}-{device}" if device else kind
+        known, own = self.chips.pop(name, ("", ""))
+        if known != what:
+            taken = {chip for _, chip in self.chips.values()}
+            alike = (f"{what}-{i}" for i in range(2, len(taken) + 3))
+            own = next(chip for chip in (what, *alike) if chip not in taken)
+        self.chips[name] = what, own
+        return own
 
     def describe(self, name: str, path: str) -> Iterator[Row]:
+        chip = self.chip(name, path)
         below = ""
         files = listing(path)
         if not any(_SENSOR.fullmatch(file) for file in files):  # as kernels before 3.15 have it
             below, files = "device/", listing(f"{path}/device")
-        found: dict[tuple[str, str], set[str]] = {}
+        found: dict[tuple[str, int], set[str]] = {}
         for file in files:
             if match := _SENSOR.fullmatch(file):
-                found.setdefault((match[1], match[2]), set()).add(match[3])
-        labels = {
-            (kind, number): text(f"{path}/{below}{kind}{number}_label") for kind, number in found
-        }
-        package = self.package(path, labels.values())
-        for (kind, number), inputs in sorted(
-            found.items(), key=lambda at: (at[0][0], int(at[0][1]))
-        ):
-            metric, divisor, order = KINDS[kind]
-            readings = [word for word in order if word in inputs]
-            if not readings:
-                continue
-            sensor, of = f"{kind}{number}", labels[kind, number]
-            row = (f"{below}{sensor}_{readings[0]}", 1, divisor, kind in ("temp", "in", "power"))
+                found.setdefault((match[1], int(match[2])), set()).add(match[3])
+        words = {at: self.word(f"{path}/{below}", *at) for at in found}
+        package = self.package(path, words.values())
+        for (kind, number), inputs in sorted(found.items()):
+            metric, divisor = KINDS[kind]
+            sensor, word = f"{kind}{number}", words[kind, number]
+            labels: Labels = (chip, sensor, word)
             if kind == "temp" and package is not None:
-                alone = of is not None and [*labels.values()].count(of) == 1
-                yield Value(CPU_TEMPERATURE, (package, of if alone else sensor), *row)
-            else:
-                yield Value(metric, (self.chips[name], sensor, of), *row)
+                alone = word is not None and [*words.values()].count(word) == 1
+                metric, labels = CPU_TEMPERATURE, (package, word if alone else sensor)
+            if f"{sensor}_fault" in files and kind == "temp":
+                yield Text(f"{below}{sensor}_fault")
+                if self.last(name, f"{below}{sensor}_fault") == b"1":
+                    continue  # such as a diode that is not connected
+            file = f"{below}{sensor}_{'input' if 'input' in inputs else 'average'}"
+            yield Value(metric, labels, file, 1, divisor, kind != "fan")
+
+    def word(self, folder: str, kind: str, number: int) -> str | None:
+        """What a sensor is of; ACPI's power meters say it in a file of their own."""
+        word = text(f"{folder}{kind}{number}_label")
+        if word is None and kind == "power":
+            return text(f"{folder}{kind}{number}_oem_info")
+        return word
+
+    def last(self, name: str, file: str) -> bytes:
+        """What a file of a chip said the last time; reading it here could take long."""
+        device = self.devices.get(name)
+        if device is None or not device.read:
+            return b""
+        return (self.values.text(device.folder, file.encode()) or b"").strip()
 
     def package(self, path: str, labels: Iterable[str | None]) -> str | None:
         """The processor that a chip is in; None for one that is none."""
@@ -105,3 +124,9 @@ class Hwmon(Devices):
         if match := _K10TEMP.fullmatch(device):
             return str(max(0, int(match[1], 16) - 0x18))
         return "0"
+
+
+def number_of(name: str) -> tuple[int, str]:
+    """A chip's place among the others."""
+    match = _NUMBER.search(name)
+    return int(match[0]) if match else -1, name

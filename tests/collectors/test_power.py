@@ -10,6 +10,7 @@ from esnode.agent import Agent
 from esnode.collectors.power import Power
 from esnode.config import Settings
 from tests.collectors.caps import bound_by_permissions
+from tests.collectors.exporter import node_exporter
 from tests.hosts import Rows, Tree, config
 from tests.running import series
 
@@ -364,3 +365,28 @@ def test_a_refused_zone_that_goes_is_no_trouble_any_more(rapl: Tree) -> None:
         shutil.rmtree(rapl.root / CLASS / "intel-rapl:1")
         rapl.read()
         assert rapl.up
+
+
+def test_node_exporter_reads_the_same(rapl: Tree) -> None:
+    rapl.write(
+        {
+            **zone("0", "package-0", 5_123_456),
+            **zone("0:0", "dram", 1_654_321),
+            **zone("1", "package-1", 6_000_001),
+            **zone("1:0", "dram", 2_999_999),
+            **zone("2", "psys", 77_123_123),
+        }
+    )
+    theirs = {
+        (name.removeprefix("node_rapl_").removesuffix("_joules_total"), labels["index"]): value
+        for name, labels, value in node_exporter(rapl.root, "rapl")
+        if name.startswith("node_rapl")
+    }
+    rows = rapl.read()
+    assert {
+        ("package", "0"): rows[energy("0")],
+        ("package", "1"): rows[energy("1")],
+        ("dram", "0"): rows[domain("dram", "0")],
+        ("dram", "1"): rows[domain("dram", "1")],
+        ("psys", "0"): rows[domain("psys")],
+    } == theirs
