@@ -16,6 +16,7 @@ from .mounts import Mount
 from .network import Network
 from .nfs import Nfs
 from .node import Node
+from .nodepower import NodePower
 from .numa import Numa
 from .power import Power
 from .pressure import Pressure
@@ -27,5 +28,5 @@ COLLECTORS: tuple[type[Collector], ...] = (
     *(Node, Clock, Cpu, Pressure, Frequency, Throttles, Numa, Memory),
     *(Disk, Mount, Nfs, Models, Raid),
     *(Network, Sockets, Links, Infiniband),
-    *(Power, Hwmon),
+    *(Power, NodePower, Hwmon),
 )
