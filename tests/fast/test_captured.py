@@ -7,38 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.captured import files, read
 from tests.fast.readers import FORMATS
-
-ARCHIVE = Path(__file__).parents[2].parent / "shared/procfs/fixtures.ttar"
-
-
-def content(lines: list[bytes]) -> bytes:
-    """A file of the archive: NULLBYTE is a zero byte, a last EOF means "no newline here"."""
-    text = b"".join(line + b"\n" for line in lines)
-    text = text.removesuffix(b"EOF\n") if not text.endswith(b"\\EOF\n") else text
-    text = text.replace(b"\\EOF", b"EOF")
-    return re.sub(rb"(?<!\\)NULLBYTE", b"\0", text).replace(b"\\NULLBYTE", b"NULLBYTE")
-
-
-def unpack(archive: bytes) -> dict[str, bytes]:
-    """The archive's regular files, by path."""
-    files = {}
-    path = ""
-    lines = iter(archive.split(b"\n"))
-    for line in lines:
-        word, _, rest = line.partition(b": ")
-        if word == b"Path":
-            path = rest.decode()
-        elif word == b"Lines":
-            files[path] = content([next(lines) for _ in range(int(rest))])
-    return files
-
 
 @pytest.fixture(scope="module")
 def captured() -> dict[str, bytes]:
-    if not ARCHIVE.exists():
-        pytest.skip(f"{ARCHIVE.name} is not beside the checkout")
-    return unpack(ARCHIVE.read_bytes())
+    return files(read())
 
 
 @pytest.mark.parametrize("name", FORMATS)
