@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..metrics import gauge
 from .base import Unavailable
@@ -13,6 +14,7 @@ FREQUENCY = gauge("esnode_cpu_frequency_hertz", "Present frequency of a core.", 
 
 #: Cores up to which `auto` reads them: the kernel asks each core by an interrupt.
 MOST = 64
+FILE = "cpufreq/scaling_cur_freq"
 
 
 class Frequency(Devices):
@@ -34,5 +36,10 @@ class Frequency(Devices):
             raise Unavailable("cpu_frequency is off, or auto with too many cores")
         super().bind()
 
+    def look(self, everything: bool) -> None:
+        """A core that goes offline keeps its folder, but not what is in it."""
+        super().look(everything=True)
+
     def describe(self, name: str, path: str) -> Iterator[Row]:
-        yield Value(FREQUENCY, (name[3:],), "cpufreq/scaling_cur_freq", 1000)
+        if Path(path, FILE).exists():
+            yield Value(FREQUENCY, (name[3:],), FILE, 1000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .._fast.procfs import File, Rows
+from .._fast.procfs import Rows
 from .._fast.table import OWNER, READING, TICK
 from ..metrics import Metric, counter, gauge
 from .base import Collector, Unavailable
@@ -66,8 +66,7 @@ class Numa(Collector):
 
     def bind(self) -> None:
         self.nodes: dict[str, Node] = {}
-        self.online = File(self.host.sys("devices/system/node/online"))
-        self.text = b""
+        self.seen: tuple[list[str], str | None] = [], None
         self.version = -1
         self.look()
         if not self.nodes:
@@ -77,18 +76,16 @@ class Numa(Collector):
         return self.host.sys(f"devices/system/node/{name}")
 
     def look(self) -> None:
-        """Follows the nodes; all of them anew, as a change concerns their distances as well."""
-        try:
-            before, self.text = self.text, self.online.read()
-            if self.text == before:
-                return
-        except OSError:
-            if self.nodes.keys() == set(self.names()):
-                return
+        """Follows nodes and cores that come and go; all nodes anew, as a change concerns their
+        distances as well."""
+        numbers = self.names()
+        seen = numbers, text(self.host.sys("devices/system/cpu/online"))
+        if seen == self.seen:
+            return
+        self.seen = seen
         for node in self.nodes.values():
             for metric, labels in node.rows:
                 self.table.remove(metric, labels)
-        numbers = self.names()
         self.nodes = {number: self.node(number, numbers) for number in numbers}
 
     def names(self) -> list[str]:

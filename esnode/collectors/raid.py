@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from ..metrics import gauge
 from .base import label
@@ -26,30 +25,44 @@ class Raid(Devices):
     metrics = (DISKS,)
 
     def describe(self, name: str, path: str) -> Iterator[Row]:
-        if not Path(path, "md").is_dir():
+        state = text(f"{path}/md/array_state")
+        if state is None:
             return
-        array = label(os.fsencode(name))
-        counts = dict.fromkeys(("active", "failed", "spare"), 0)
+        yield Text("md/raid_disks")
+        yield Text("md/sync_action")  # a new disk is soon being filled
+        if state == "clear":  # it has been stopped
+            return
+        # "5 (4)" while the array is given a fifth disk; nothing for a container of arrays.
+        match = _COUNT.match(text(f"{path}/md/raid_disks") or "")
+        required = int(match[0]) if match else None
+        disks: dict[str, set[str]] = {"active": set(), "failed": set(), "spare": set()}
         for disk in listing(f"{path}/md"):
             if disk.startswith("dev-"):
                 yield Text(f"md/{disk}/state")
                 yield Text(f"md/{disk}/slot")
-                state = state_of(text(f"{path}/md/{disk}/state"), text(f"{path}/md/{disk}/slot"))
-                if state:
-                    counts[state] += 1
-        for state, count in counts.items():
-            yield Constant(DISKS, (array, state), count)
-        yield Text("md/raid_disks")
-        # "5 (4)" while the array is given a fifth disk.
-        if match := _COUNT.match(text(f"{path}/md/raid_disks") or ""):
-            yield Constant(DISKS, (array, "required"), int(match[0]))
+                slot = text(f"{path}/md/{disk}/slot")
+                kind = kind_of(text(f"{path}/md/{disk}/state"), slot, required)
+                if kind:
+                    # A disk and the one that replaces it have the same slot.
+                    disks[kind].add(slot if slot and kind == "active" else disk)
+        if state == "inactive":
+            disks["active"].clear()
+        array = label(os.fsencode(name))
+        for kind, members in disks.items():
+            yield Constant(DISKS, (array, kind), len(members))
+        if required is not None:
+            yield Constant(DISKS, (array, "required"), required)
 
 
-def state_of(state: str | None, slot: str | None) -> str | None:
-    """What a disk counts as; a spare that is being filled in a slot of its own is neither."""
+def kind_of(state: str | None, slot: str | None, required: int | None) -> str | None:
+    """What a disk counts as; a journal is none of it, nor is a disk that is being filled, nor one
+    that a shrinking array is about to give up."""
     words = (state or "").split(",")
     if "faulty" in words:
         return "failed"
+    if "journal" in words:
+        return None
     if "in_sync" in words:
-        return "active"
+        given_up = slot and slot.isdecimal() and required is not None and int(slot) >= required
+        return None if given_up else "active"
     return "spare" if "spare" in words and slot in (None, "none") else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..metrics import counter
 from .device import Devices, Row, Value, text
@@ -24,20 +25,34 @@ class Throttles(Devices):
     quick = True
     metrics = (THROTTLES,)
 
+    #: The core that tells of a package, and the package of each core.
+    first: dict[str, str]
+    packages: dict[str, str]
+
+    def bind(self) -> None:
+        self.first = {}
+        super().bind()
+
+    def look(self, everything: bool) -> None:
+        """A core that goes offline keeps its folder, but not what is in it."""
+        super().look(everything=True)
+
     def names(self) -> list[str]:
-        """The first core of each package, which tells of the package; with detail, all cores."""
-        names = sorted(super().names(), key=lambda name: int(name[3:]))
-        #: The core that tells of a package.
-        self.first: dict[str, str] = {}
-        for name in names:
+        """A core of each package, which tells of the package; with detail, all cores."""
+        self.packages = {}
+        for name in sorted(super().names(), key=lambda name: int(name[3:])):
             package = text(f"{self.path(name)}/topology/physical_package_id")
-            if package and text(f"{self.path(name)}/thermal_throttle/package_throttle_count"):
-                self.first.setdefault(package, name)
-        return names if self.config.cpu_per_core_detail else list(self.first.values())
+            if package and Path(self.path(name), "thermal_throttle").is_dir():
+                self.packages[name] = package
+        # Each core counts for itself, so a package stays with its core while that is there.
+        self.first = {p: name for p, name in self.first.items() if self.packages.get(name) == p}
+        for name, package in self.packages.items():
+            self.first.setdefault(package, name)
+        return list(self.packages if self.config.cpu_per_core_detail else self.first.values())
 
     def describe(self, name: str, path: str) -> Iterator[Row]:
-        package = text(f"{path}/topology/physical_package_id")
-        if package and self.first.get(package) == name:
+        package = self.packages[name]
+        if self.first[package] == name:
             yield Value(THROTTLES, (package, None), "thermal_throttle/package_throttle_count")
-        if package and self.config.cpu_per_core_detail:
+        if self.config.cpu_per_core_detail:
             yield Value(THROTTLES, (package, name[3:]), "thermal_throttle/core_throttle_count")

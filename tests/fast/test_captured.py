@@ -10,6 +10,7 @@ import pytest
 from tests.captured import files, read
 from tests.fast.readers import FORMATS
 
+
 @pytest.fixture(scope="module")
 def captured() -> dict[str, bytes]:
     return files(read())
