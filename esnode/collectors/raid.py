@@ -12,7 +12,7 @@ from .device import Constant, Devices, Row, Text, listing, text
 
 DISKS = gauge("esnode_md_disks", "Disks of an array by their state.", ("array", "state"))
 
-_COUNT = re.compile(r"\d{1,6}")
+_COUNT = re.compile(r"(\d{1,6})(?: \(\d+\))?")
 
 
 class Raid(Devices):
@@ -33,8 +33,8 @@ class Raid(Devices):
         if state == "clear":  # it has been stopped
             return
         # "5 (4)" while the array is given a fifth disk; nothing for a container of arrays.
-        match = _COUNT.match(text(f"{path}/md/raid_disks") or "")
-        required = int(match[0]) if match else None
+        match = _COUNT.fullmatch(text(f"{path}/md/raid_disks") or "")
+        required = int(match[1]) if match else None
         disks: dict[str, set[str]] = {"active": set(), "failed": set(), "spare": set()}
         for disk in listing(f"{path}/md"):
             if disk.startswith("dev-"):
