@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -329,7 +330,8 @@ def test_golden_page_by_hand(name: str) -> None:
 
 
 def resources() -> tuple[int, int, int]:
-    """Our descriptors, threads and resident bytes."""
+    """Our descriptors, threads and resident bytes, without what earlier tests have left."""
+    gc.collect()
     descriptors, threads = (len([*Path("/proc/self", name).iterdir()]) for name in ("fd", "task"))
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return descriptors, threads, pages * os.sysconf("SC_PAGE_SIZE")
@@ -360,5 +362,7 @@ def test_ten_thousand_ticks_leak_nothing(name: str, tmp_path: Path) -> None:
     before = resources()
     ticks(9000)
     after = resources()
-    assert after[:2] == before[:2]
+    # A thread of an earlier test may still have been about to end.
+    assert after[0] == before[0]
+    assert after[1] <= before[1]
     assert after[2] - before[2] < 1 << 20
