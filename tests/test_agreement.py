@@ -330,6 +330,8 @@ DERIVED = {
 OURS_ONLY = {
     *("esnode_disk_info", "esnode_infiniband_hw_total", "esnode_numa_distance"),
     *("esnode_numa_cpu_usage_percent", "esnode_cpu_package_power_watts"),
+    *("esnode_node_power_watts", "esnode_node_power_source_watts"),
+    *("esnode_node_energy_joules_total", "esnode_node_power_envelope_exceeded"),
     *("esnode_cpu_usage_percent", "esnode_disk_io_latency_seconds", "esnode_disk_mount_timeout"),
     *("esnode_cpu_core_time_seconds_total", "esnode_memory_detail_bytes"),
 }
@@ -338,7 +340,7 @@ OURS_ONLY = {
 #: Families that come from system calls: a tree of files has none of its own.
 OF_THE_SYSTEM = {
     *("esnode_node_time_seconds", "esnode_clock_offset_seconds", "esnode_disk_readonly"),
-    "esnode_clock_max_error_seconds",
+    *("esnode_clock_max_error_seconds", "esnode_disk_inodes", "esnode_disk_inodes_free"),
     *(f"esnode_disk_{word}_bytes" for word in ("total", "free", "used", "available")),
 }
 
