@@ -84,13 +84,12 @@ class NodePower(Collector):
 
     def bind(self) -> None:
         self.bmc: Bmc | None = None
-        self.refusal = ""
         self.open_bmc()
         zone, meters = self.zone(), self.meters()
         if not (self.bmc or zone or meters):
             if self.refusal:
                 raise Refused(self.refusal)
-            raise Unavailable("no BMC, no power meter of ACPI's and no psys of RAPL's")
+            raise Unavailable(self.trouble or "no BMC, no power meter of ACPI's, no psys of RAPL's")
         add = self.table.add
         self.power = add(POWER)
         self.energy = add(ENERGY)
@@ -105,7 +104,8 @@ class NodePower(Collector):
     def open_bmc(self) -> None:
         """Opens the BMC; its device may come later, as when a module is loaded."""
         self.bmc_due = time.monotonic() + LOOK
-        self.refusal = ""
+        #: What is wrong with a BMC that there is.
+        self.refusal = self.trouble = ""
         try:
             age = max(AGE, INTERVALS * self.config.scrape_interval_seconds)
             self.bmc = type(self).bmc_of(self.host, age)
@@ -115,7 +115,7 @@ class NodePower(Collector):
                 " (see docs/power.md)"
             )
         except OSError as error:
-            self.report(f"{error.filename}: {error.strerror}")
+            self.trouble = f"{error.filename}: {error.strerror}"
 
     def zone(self) -> str | None:
         """RAPL's zone of the platform, where we may read it; Power tells of one that we may not."""
@@ -179,7 +179,7 @@ class NodePower(Collector):
 
     def lose_bmc(self, error: OSError) -> None:
         """Lets go of a BMC that has failed."""
-        self.report(f"{error.filename}: {error.strerror}")
+        self.trouble = f"{error.filename}: {error.strerror}"
         self.bmc = None
         self.bmc_due = time.monotonic() + LOOK
 
@@ -213,6 +213,8 @@ class NodePower(Collector):
             self.table.set(self.sources["bmc"], math.nan if watts is None else watts)
         except OSError as error:
             self.lose_bmc(error)
+        if self.trouble:
+            self.report(self.trouble)
         self.choose()
 
     def choose(self) -> None:
