@@ -337,23 +337,45 @@ def resources() -> tuple[int, int, int]:
     return descriptors, threads, pages * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.parametrize("name", ["small-vm", "garbage"])
+#: Devices of the generated host that go and come back.
+PASSING = (
+    *("class/infiniband/mlx5_3", "class/hwmon/hwmon12", "class/net/ibp24s0", "block/md1"),
+    *("class/powercap/intel-rapl:1:0", "devices/system/node/node5"),
+)
+
+
+def disturb(tree: Path, number: int) -> None:
+    """A disk comes, another one goes; and on the generated host a device goes, or comes back."""
+    diskstats = tree / "proc/diskstats"
+    lines = diskstats.read_bytes().splitlines(keepends=True)
+    disk = b"   8      16 sdz%d 1 2 3 4 5 6 7 8 9 10 11\n" % (number % 7)
+    diskstats.write_bytes(b"".join([disk, *(line for line in lines if b" sdz" not in line)]))
+    here = tree / "sys" / PASSING[number // 2 % len(PASSING)]
+    away = tree / "away"
+    if here.exists():
+        here.rename(away)
+    elif away.is_symlink() or away.exists():
+        away.rename(here)
+
+
+@pytest.mark.parametrize("name", ["small-vm", "garbage", "bighost"])
 def test_ten_thousand_ticks_leak_nothing(name: str, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
-    shutil.copytree(FIXTURES / name, tree)
     rootfs = tmp_path / "root"
-    for point in MOUNT_POINTS:
-        (rootfs / point).mkdir(parents=True)
+    if name == "bighost":
+        bighost.write(tree)
+        rootfs = tree
+    else:
+        shutil.copytree(FIXTURES / name, tree)
+        for point in MOUNT_POINTS:
+            (rootfs / point).mkdir(parents=True)
     settings = config(tree, path_rootfs=str(rootfs), **DETAILS)
     agent = Agent(Settings(settings, {}, None, ()))
-    diskstats = tree / "proc/diskstats"
-    text = diskstats.read_bytes()
 
     def ticks(count: int) -> None:
         for number in range(count):
-            if number % 50 == 0:  # a disk comes, another one goes
-                disk = b"   8      16 sdz%d 1 2 3 4 5 6 7 8 9 10 11\n" % (number % 7)
-                diskstats.write_bytes(disk + text)
+            if number % 50 == 0:
+                disturb(tree, number // 50)
             if number % 500 == 0:
                 agent.store.page(TEXT)
             tick(agent)
