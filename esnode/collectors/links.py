@@ -68,7 +68,7 @@ class Links(Devices):
             yield Constant(UP, (iface,), float(operstate == "up"))
             yield Value(MTU, (iface,), "mtu")
             yield Value(CHANGES, (iface,), "carrier_changes")
-            yield from map(Text, ("operstate", "speed", "duplex"))
+            yield Text("operstate")
 
     def joined(self, device: Device) -> None:
         if self.netlink is not None:

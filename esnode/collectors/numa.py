@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .._fast.procfs import Rows
+from .._fast.procfs import File, Rows
 from .._fast.table import OWNER, READING, TICK
 from ..metrics import Metric, counter, gauge
 from .base import Collector, Unavailable
@@ -66,7 +66,8 @@ class Numa(Collector):
 
     def bind(self) -> None:
         self.nodes: dict[str, Node] = {}
-        self.seen: tuple[list[str], str | None] = [], None
+        self.online = File(self.host.sys("devices/system/cpu/online"))
+        self.seen: tuple[list[str], bytes] = [], b""
         self.version = -1
         self.look()
         if not self.nodes:
@@ -79,7 +80,7 @@ class Numa(Collector):
         """Follows nodes and cores that come and go; all nodes anew, as a change concerns their
         distances as well."""
         numbers = self.names()
-        seen = numbers, text(self.host.sys("devices/system/cpu/online"))
+        seen = numbers, contents(self.online)
         if seen == self.seen:
             return
         self.seen = seen
@@ -137,6 +138,14 @@ class Numa(Collector):
                 known = [value for value in map(self.table.get, node.slots) if value == value]
                 if known:
                     self.table.set(node.usage, sum(known) / len(known))
+
+
+def contents(file: File) -> bytes:
+    """What a file holds; nothing when it cannot be read."""
+    try:
+        return file.read()
+    except OSError:
+        return b""
 
 
 def cores(text: str) -> list[str]:
