@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,10 +58,10 @@ def files(archive: bytes) -> dict[str, bytes]:
     return {entry.path: entry.text for entry in entries(archive) if entry.text is not None}
 
 
-def write(archive: bytes, root: Path) -> None:
-    """Writes the whole tree: root/fixtures/proc and root/fixtures/sys."""
+def write(entries: Iterable[Entry], root: Path) -> None:
+    """Writes a whole tree: root/fixtures/proc and root/fixtures/sys."""
     modes = []
-    for entry in entries(archive):
+    for entry in entries:
         path = root / entry.path
         if entry.target is not None:
             path.symlink_to(entry.target)

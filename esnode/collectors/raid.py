@@ -36,15 +36,22 @@ class Raid(Devices):
         match = _COUNT.fullmatch(text(f"{path}/md/raid_disks") or "")
         required = int(match[1]) if match else None
         disks: dict[str, set[str]] = {"active": set(), "failed": set(), "spare": set()}
+        understood = True
         for disk in listing(f"{path}/md"):
             if disk.startswith("dev-"):
                 yield Text(f"md/{disk}/state")
                 yield Text(f"md/{disk}/slot")
+                words = text(f"{path}/md/{disk}/state")
                 slot = text(f"{path}/md/{disk}/slot")
-                kind = kind_of(text(f"{path}/md/{disk}/state"), slot, required)
-                if kind:
+                if words is None:  # it has just gone
+                    continue
+                kind = kind_of(words.split(","), slot, required)
+                if kind in disks:
                     # A disk and the one that replaces it have the same slot.
                     disks[kind].add(slot if slot and kind == "active" else disk)
+                understood &= kind != "unknown"
+        if not understood:
+            return
         if state == "inactive":
             disks["active"].clear()
         array = label(os.fsencode(name))
@@ -54,15 +61,16 @@ class Raid(Devices):
             yield Constant(DISKS, (array, "required"), required)
 
 
-def kind_of(state: str | None, slot: str | None, required: int | None) -> str | None:
-    """What a disk counts as; a journal is none of it, nor is a disk that is being filled, nor one
+def kind_of(words: list[str], slot: str | None, required: int | None) -> str:
+    """What a disk counts as. Nobody asks for "other": a journal, a disk that is being filled, one
     that a shrinking array is about to give up."""
-    words = (state or "").split(",")
     if "faulty" in words:
         return "failed"
     if "journal" in words:
-        return None
+        return "other"
     if "in_sync" in words:
         given_up = slot and slot.isdecimal() and required is not None and int(slot) >= required
-        return None if given_up else "active"
-    return "spare" if "spare" in words and slot in (None, "none") else None
+        return "other" if given_up else "active"
+    if "spare" in words:
+        return "spare" if slot in (None, "none") else "other"
+    return "unknown"

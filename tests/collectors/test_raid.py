@@ -257,6 +257,14 @@ def test_odd_numbers_of_disks(raid: Tree, text: str) -> None:
     assert counts(raid.read(), "md0") == (2, 0, 0, None)
 
 
+def test_a_state_that_cannot_be_understood_is_not_no_disk(raid: Tree) -> None:
+    raid.write(ARRAYS["healthy"].files("md0"))
+    raid.write({"sys/block/md0/md/dev-sdb/state": "\xff?\n"})
+    assert raid.read() == {}
+    raid.write({"sys/block/md0/md/dev-sdb/state": "in_sync\n"})
+    assert counts(raid.read(), "md0") == (2, 0, 0, 2)
+
+
 def test_other_disks_are_no_arrays(raid: Tree) -> None:
     raid.write({"sys/block/sda/size": "5\n", "sys/block/mdx/size": "5\n", "sys/block/md": "x"})
     assert raid.read() == {}
