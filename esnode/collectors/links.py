@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from .._fast.links import OPERSTATES
 from .._fast.links import Links as Netlink
 from ..metrics import counter, gauge
 from .base import Filter, label
@@ -50,6 +51,8 @@ class Links(Devices):
         if not self.shown(iface) or not Path(path).is_dir():
             return
         operstate = text(f"{path}/operstate")
+        if operstate not in OPERSTATES:
+            operstate = None
         duplex = text(f"{path}/duplex")
         speed = text(f"{path}/speed") or ""
         yield Constant(
@@ -65,7 +68,8 @@ class Links(Devices):
         if speed.isdecimal() and speed not in NO_SPEED:
             yield Constant(SPEED, (iface,), int(speed) * MEGABIT)
         if self.netlink is None:
-            yield Constant(UP, (iface,), float(operstate == "up"))
+            if operstate:
+                yield Constant(UP, (iface,), operstate == "up")
             yield Value(MTU, (iface,), "mtu")
             yield Value(CHANGES, (iface,), "carrier_changes")
             yield Text("operstate")
