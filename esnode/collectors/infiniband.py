@@ -50,9 +50,9 @@ COUNTERS = {
     "link_downed": _port("link_downed", "Times that the link went down."),
     "port_xmit_wait": _port("tx_wait", "Ticks that data waited for credits to be sent."),
 }
-#: Those that count words of this many bytes. Omni-Path's driver hands out its own flits.
+#: Those that count words, and the bytes of one; see ABI/stable/sysfs-class-infiniband.
 WORDS = ("port_rcv_data", "port_xmit_data")
-WORD, FLIT = 4, 8
+WORD = 4
 #: Older drivers have 64-bit counters in a folder of their own, and 32-bit ones, which stick at
 #: their largest value, in the usual one.
 EXTENDED = {
@@ -167,19 +167,19 @@ class Infiniband(Devices):
             rate = _RATE.match(text(f"{path}/{below}/rate") or "")
             if rate:
                 yield Constant(RATE, port, float(rate[1]) * 1e9 / 8)
-            yield from self.counters(path, below, port, FLIT if is_omnipath else WORD)
+            yield from self.counters(path, below, port)
             yield from self.own(path, f"{below}/hw_counters", port)
         # mlx4 and mlx5 have the sums of the ports' own here as well.
         counted = {file for n in ports for file in listing(f"{path}/ports/{n}/hw_counters")}
         yield from self.own(path, "hw_counters", (device, None), counted)
 
-    def counters(self, path: str, below: str, port: tuple[str, str], word: int) -> Iterator[Row]:
+    def counters(self, path: str, below: str, port: tuple[str, str]) -> Iterator[Row]:
         """The rows of a port's counters; which there are depends on the driver."""
         extended = listing(f"{path}/{below}/counters_ext")
         there = listing(f"{path}/{below}/counters")
         own = listing(f"{path}/{below}/hw_counters")
         for file, metric in COUNTERS.items():
-            unit = word if file in WORDS else 1
+            unit = WORD if file in WORDS else 1
             if EXTENDED.get(file) in extended:
                 yield Value(metric, port, f"{below}/counters_ext/{EXTENDED[file]}", unit)
             elif file in there:
