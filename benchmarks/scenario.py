@@ -212,24 +212,32 @@ def lanes(**keys: Any) -> list[Lane]:
     return result
 
 
+def preads(bench: Bench, paths: Sequence[str]) -> Measure | None:
+    """The CPU of only reading some files, in C; None without a compiler."""
+    if not CC:
+        return None
+    command = [str(bench.directory / "preads"), str(bench.effort.ticks), *paths]
+    source = Path(__file__).with_name("preads.c")
+    subprocess.run([CC, "-O2", "-o", command[0], source], check=True)
+
+    def measure() -> float:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return float(done.stdout) / 1e9
+
+    return measure
+
+
 def tick(bench: Bench) -> Iterator[Row]:
     """Read, parse and freeze, against reading alone."""
     lane = lanes()[0]
     paths = sorted(opened(("/proc/", "/sys/")))
     ticks = bench.effort.ticks
-    command = [str(bench.directory / "preads"), str(ticks), *paths]
-    if CC:
-        source = Path(__file__).with_name("preads.c")
-        subprocess.run([CC, "-O2", "-o", command[0], source], check=True)
-
-    def ours() -> float:
-        return thread_cpu(ticks, lambda: lane.read(True))
-
-    def preads() -> float:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return float(done.stdout) / 1e9
-
-    rounds = alternate(bench.effort.rounds, call, ours, preads if CC else None)
+    rounds = alternate(
+        bench.effort.rounds,
+        call,
+        lambda: thread_cpu(ticks, lambda: lane.read(True)),
+        preads(bench, paths),
+    )
     yield compare(f"CPU of a tick, {len(paths)} files", "C preads", rounds, 1.5)
 
 
@@ -239,7 +247,8 @@ def big(bench: Bench) -> Iterator[Row]:
     bighost.write(root)
     before = opened((str(root),))
     here = lanes(path_procfs=f"{root}/proc", path_sysfs=f"{root}/sys", path_rootfs=str(root))
-    paths = [Path(path) for path in sorted(opened((str(root),)) - before)]
+    files = sorted(opened((str(root),)) - before)
+    paths = [Path(path) for path in files]
     mounts = sorted(
         {
             Path(f"{root}{labels[0]}")
@@ -263,6 +272,10 @@ def big(bench: Bench) -> Iterator[Row]:
     what = f"CPU of a tick, 256 cores: {len(paths)} files, {series_of} series"
     yield within(what, seconds, statistics.median(rounds.ours), 2e-3)
     yield compare("  against the same files", "plain Python", rounds, 1 / 20)
+    alone = preads(bench, files)
+    if alone:
+        times = [alone() for _ in range(len(rounds.ours))]
+        yield compare("  against reading them alone", "C preads", Rounds(rounds.ours, times))
 
 
 def encoding(bench: Bench) -> Iterator[Row]:
