@@ -83,8 +83,11 @@ static inline void *crew_worker(void *argument) {
         task->started = 0;
         if (task->turn == c->turn && --c->open == 0)
             pthread_cond_signal(&c->progress);
-        if (task->abandoned)
+        if (task->abandoned) { /* letting go may take its time, too */
+            pthread_mutex_unlock(&c->lock);
             task->release(task);
+            pthread_mutex_lock(&c->lock);
+        }
     }
     int last = --c->workers == 0 && c->closed;
     pthread_mutex_unlock(&c->lock);

@@ -150,3 +150,20 @@ def news(
         for name, cells in rows
         if name.startswith(start) and all(_NUMBER.fullmatch(cells.get(at, b"")) for at in shape)
     }
+
+
+def single(text: bytes, signed: bool = False, state: bool = False) -> tuple[float | None, bool]:
+    """The number of a file of one value, and whether the file is such a one: it is without a number
+    as well where it says N/A, or a number below zero that is not to be. ``state``: the number
+    stands before a colon."""
+    word = text.strip(b" \t\n\0")
+    if len(text) >= 512:
+        return None, False
+    if word.startswith(b"N/A"):
+        return None, True
+    if state:
+        word = word.partition(b":")[0]
+    value = number(word.removeprefix(b"-"))
+    if value is None or not word.startswith(b"-"):
+        return value, value is not None
+    return (-value if signed else None), True

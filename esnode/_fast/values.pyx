@@ -7,13 +7,13 @@ holds up no other. Descriptors are kept as long as there are enough of them.
 
 cimport cython
 from libc.errno cimport (
-    EACCES, EBADF, EINVAL, ENODATA, ENODEV, ENOENT, ENOTDIR, ENXIO, EOPNOTSUPP, EPERM, ESTALE,
-    ETIMEDOUT, errno)
+    EACCES, EAGAIN, EBADF, EINVAL, ENODATA, ENODEV, ENOENT, ENOTDIR, ENXIO, EOPNOTSUPP, EPERM,
+    ESTALE, ETIMEDOUT, errno)
 from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
-from posix.fcntl cimport O_CLOEXEC, O_DIRECTORY, O_NOCTTY, O_NONBLOCK, O_RDONLY, open as c_open
+from posix.fcntl cimport O_CLOEXEC, O_NOCTTY, O_NONBLOCK, O_RDONLY, open as c_open
 from posix.stat cimport S_ISREG, fstat, struct_stat
 from posix.unistd cimport close as c_close, pread
 
@@ -28,9 +28,6 @@ cdef extern from "num.h" nogil:
     num_kind num_read(const char *at, const char *end, uint64_t *units, unsigned *places)
     double num_value(uint64_t units, unsigned places)
     enum: NUM_PLACES
-
-cdef extern from "<fcntl.h>" nogil:
-    enum: O_PATH
 
 cdef extern from "origin.h" nogil:
     enum:
@@ -55,14 +52,25 @@ cdef extern from *:
         __atomic_sub_fetch(&kept, 1, __ATOMIC_RELAXED);
     }
 
-    static int64_t stamp_of(const struct stat *st) {
-        return st->st_mtim.tv_sec * INT64_C(1000000007) + st->st_mtim.tv_nsec
-            + (st->st_ctim.tv_sec * INT64_C(1000000007) + st->st_ctim.tv_nsec) * 3;
+    /* Tells a folder from others, and from itself after files in it have come, gone or been
+     * replaced; 0 of one that is not there. The clock of file systems moves in steps of up to
+     * 10 ms: after a change that recent another one might not show, so every stamp differs. */
+    static uint64_t stamp_of(const char *path) {
+        struct stat st;
+        struct timespec now;
+        if (stat(path, &st) < 0)
+            return 0;
+        clock_gettime(CLOCK_REALTIME, &now);
+        uint64_t stamp = (uint64_t)st.st_ctim.tv_sec * 1000000000 + (uint64_t)st.st_ctim.tv_nsec;
+        uint64_t time = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+        int is_fresh = (int64_t)(time - stamp) < 20000000;
+        stamp ^= (uint64_t)st.st_ino << 24 ^ (uint64_t)st.st_dev << 48;
+        return (is_fresh ? stamp + time : stamp) | 1;
     }
     """
     bint keep() nogil
     void kept_no_more() nogil
-    int64_t stamp_of(const struct_stat *st) nogil
+    uint64_t stamp_of(const char *path) nogil
     int most, refused
 
 #: The error of a file whose text is not a value.
@@ -102,12 +110,11 @@ cdef struct Item:
 
 cdef struct Folder:
     const char *path
-    int fd
-    int64_t stamp
+    uint64_t stamp
 
 cdef struct Task:
     crew_task base              # first: the crew knows a task by it
-    bint kernels, answered, changed
+    bint kernels, keeps, answered, changed
     int64_t took                # ns
     int n_items, n_folders
     Item *items
@@ -129,8 +136,6 @@ cdef void release(crew_task *base) noexcept nogil:
     cdef int i
     for i in range(task.n_items):
         shut(&task.items[i].fd)
-    for i in range(task.n_folders):
-        shut(&task.folders[i].fd)
     free(task.items)
     free(task.folders)
     free(task.states)
@@ -140,26 +145,19 @@ cdef void release(crew_task *base) noexcept nogil:
 
 
 cdef void watch(Task *task, int f) noexcept nogil:
-    """Lets go of the descriptors of a folder in which files have been replaced or removed. The
-    kernel's own files are never replaced under an open descriptor."""
+    """Lets go of the descriptors of a folder in which files have been replaced or removed, or that
+    is another one. The kernel's own files are never replaced under an open descriptor."""
     cdef Folder *folder = &task.folders[f]
-    cdef struct_stat st
+    cdef uint64_t stamp = stamp_of(folder.path)
     cdef int i
-    if folder.fd >= 0:
-        if fstat(folder.fd, &st) == 0 and st.st_nlink and stamp_of(&st) == folder.stamp:
-            return
-        shut(&folder.fd)
+    if stamp == folder.stamp:
+        return
+    if folder.stamp:
         task.changed = True
         for i in range(task.n_items):
             if task.items[i].folder == f:
                 shut(&task.items[i].fd)
-    folder.fd = c_open(folder.path, O_PATH | O_DIRECTORY | O_CLOEXEC)
-    if folder.fd >= 0:
-        if not keep():
-            c_close(folder.fd)
-            folder.fd = -1
-        elif fstat(folder.fd, &st) == 0:
-            folder.stamp = stamp_of(&st)
+    folder.stamp = stamp
 
 
 cdef int fetch(Task *task, Item *item, char *text) noexcept nogil:
@@ -189,7 +187,7 @@ cdef int fetch(Task *task, Item *item, char *text) noexcept nogil:
         if got < 0:
             item.error = errno
             got = 0
-    if item.error == 0 and (task.kernels or task.folders[item.folder].fd >= 0) and keep():
+    if item.error == 0 and task.keeps and keep():
         item.fd = fd
     else:
         c_close(fd)
@@ -291,20 +289,41 @@ cdef const char *copy(Task *task, Py_ssize_t *at, bytes name):
 
 
 @cython.final
-cdef class _Bound:
-    """A folder as its owner sees it; the task may be running meanwhile."""
-    cdef Task *task
-    cdef double *values         # of the last answer, by item
-    cdef bint quick
-    cdef list names             # of the items, with their folder
-    cdef dict texts             # path -> the last text
+cdef class _Crew:
+    cdef crew *crew
+
+    def __cinit__(self):
+        self.crew = crew_new()
+        if self.crew == NULL:
+            raise MemoryError
 
     def __dealloc__(self):
-        free(self.values)
+        if self.crew != NULL:
+            crew_close(self.crew)
 
 
 @cython.final
-@cython.no_gc_clear  # what is bound must be there when it is let go of
+@cython.no_gc  # its crew must be there when it is let go of; there are no cycles through it
+cdef class _Bound:
+    """A folder as its owner sees it; the task may be running meanwhile."""
+    cdef _Crew crew
+    cdef Task *task
+    cdef double *values         # of the last answer, by item
+    cdef bint quick, asked, changed
+    cdef list names             # of the items, with their folder
+    cdef dict texts             # path -> the last text
+    cdef dict errors            # of answers since the last reading
+
+    def __dealloc__(self):
+        if self.task != NULL:
+            crew_abandon(self.crew.crew, &self.task.base)
+        free(self.values)
+
+    cdef int64_t running(self) noexcept:
+        return 0 if self.quick else crew_running(self.crew.crew, &self.task.base)
+
+
+@cython.final
 cdef class Values:
     """Reads the files of some folders; a folder that hangs holds up none.
 
@@ -316,7 +335,7 @@ cdef class Values:
     """
 
     cdef Table table
-    cdef crew *crew
+    cdef _Crew crew
     cdef int64_t timeout, patience
     cdef bint quick, started, waiting
     cdef dict bound             # path -> _Bound
@@ -330,15 +349,7 @@ cdef class Values:
         self.bound = {}
         #: Paths of the files that are not asked again.
         self.refused = set()
-        self.crew = crew_new()
-        if self.crew == NULL:
-            raise MemoryError
-
-    def __dealloc__(self):
-        if self.crew != NULL:
-            for bound in self.bound.values():
-                crew_abandon(self.crew, &(<_Bound>bound).task.base)
-            crew_close(self.crew)
+        self.crew = _Crew()
 
     def bind(self, bytes path not None, cells):
         """Reads the files of a folder and of those below it from now on.
@@ -354,10 +365,11 @@ cdef class Values:
         cdef Py_ssize_t at_path = 0
         if path in self.bound:
             raise ValueError(f"{path!r} is bound already")
-        if b"\0" in path:
-            raise ValueError("a path with a zero byte")
         cells = [cell for cell in cells if path + b"/" + cell[0] not in self.refused]
         names = [path + b"/" + cell[0] for cell in cells]
+        for name in (path, *names):
+            if b"\0" in name:
+                raise ValueError(f"{name!r} has a zero byte")
         folders = list(dict.fromkeys(name.rpartition(b"/")[0] for name in names))
         n_states = sum(len(cell[1]) for cell in cells if len(cell) > 1 and isinstance(cell[1], dict))
         for cell in cells:
@@ -367,6 +379,9 @@ cdef class Values:
         task = <Task *>calloc(1, sizeof(Task))
         if task == NULL:
             raise MemoryError
+        bound = _Bound.__new__(_Bound)
+        bound.crew = self.crew
+        bound.task = task
         task.base.run = ask
         task.base.release = release
         task.items = <Item *>calloc(len(cells) + 1, sizeof(Item))
@@ -374,22 +389,20 @@ cdef class Values:
         task.states = <State *>calloc(n_states + 1, sizeof(State))
         task.paths = <char *>calloc(sum(len(name) + 1 for name in names + folders) + 1, 1)
         task.texts = <char *>calloc(sum(len(cell) == 1 for cell in cells) + 1, SIZE)
-        if not (task.items and task.folders and task.states and task.paths and task.texts):
-            release(&task.base)
+        bound.values = <double *>calloc(len(cells) + 1, sizeof(double))
+        if not (task.items and task.folders and task.states and task.paths and task.texts
+                and bound.values):
             raise MemoryError
-        bound = _Bound.__new__(_Bound)
-        bound.task = task
         bound.names = names
         bound.texts = {}
-        bound.values = <double *>calloc(len(cells) + 1, sizeof(double))
-        if bound.values == NULL:
-            release(&task.base)
-            raise MemoryError
-        answers = origin_of(path)
-        task.kernels = answers == OF_KERNEL
-        bound.quick = self.quick or answers == OF_DISK
+        bound.errors = {}
+        origin = origin_of(path)
+        task.kernels = origin == OF_KERNEL
+        # Who knows how others, such as FUSE, treat what is read through an old descriptor.
+        task.keeps = origin in (OF_KERNEL, OF_DISK)
+        bound.quick = self.quick or origin == OF_DISK
         for name in folders:
-            task.folders[i] = Folder(copy(task, &at_path, name), -1, 0)
+            task.folders[i] = Folder(copy(task, &at_path, name), 0)
             i += 1
         task.n_folders = i
         i = 0
@@ -420,7 +433,11 @@ cdef class Values:
 
     def drop(self, bytes path not None):
         """Lets go of a folder and its slots."""
-        crew_abandon(self.crew, &(<_Bound>self.bound.pop(path)).task.base)
+        del self.bound[path]
+
+    def busy(self, bytes path not None):
+        """Whether a folder that was to be read is still being read: a look at it may hang, too."""
+        return (<_Bound>self.bound[path]).running() != 0
 
     def paths(self):
         """The files that are read."""
@@ -435,19 +452,23 @@ cdef class Values:
         patience for it the last time only with a tick."""
         cdef _Bound bound
         cdef int n = 0
-        cdef crew_task **tasks = <crew_task **>calloc(len(self.bound) + 1, sizeof(crew_task *))
+        cdef crew_task **tasks
+        self._wait()
+        tasks = <crew_task **>calloc(len(self.bound) + 1, sizeof(crew_task *))
         if tasks == NULL:
             raise MemoryError
         for bound in self.bound.values():
             if bound.quick:
                 with nogil:
                     ask(&bound.task.base)
-            elif crew_running(self.crew, &bound.task.base) == 0:
+            elif bound.running() == 0:
+                self._take(bound)       # it may have come back after the last reading
                 if bound.task.took <= self.patience or tick:
                     tasks[n] = &bound.task.base
                     n += 1
+                    bound.asked = True
         if n:
-            crew_start(self.crew, tasks, n)
+            crew_start(self.crew.crew, tasks, n)
         free(tasks)
         self.started = True
         self.waiting = n > 0
@@ -458,34 +479,48 @@ cdef class Values:
         something else than a number has changed)."""
         cdef _Bound bound
         cdef int64_t running
-        cdef int i
         if not self.started:
             self.start()
         self.started = False
-        if self.waiting:
-            with nogil:
-                crew_wait(self.crew, self.patience)
+        self._wait()
         errors = {}
         changed = []
         for path, bound in self.bound.items():
-            running = 0 if bound.quick else crew_running(self.crew, &bound.task.base)
+            running = bound.running()
             if running == 0:
-                if bound.task.answered and self._take(bound, errors):
-                    changed.append(path)
+                self._take(bound)
+                if bound.asked:         # and there was no worker left to do so
+                    bound.asked = False
+                    forget(bound)
+                    errors[path] = EAGAIN
             elif running > self.timeout:
-                for i in range(bound.task.n_items):
-                    bound.values[i] = NAN
+                forget(bound)
                 errors[path] = ETIMEDOUT
+            if bound.errors:
+                errors.update(bound.errors)
+                bound.errors.clear()
+            if bound.changed:
+                bound.changed = False
+                changed.append(path)
             self._store(bound)
         return errors, changed
 
-    cdef bint _take(self, _Bound bound, dict errors) except -1:
-        """Takes over a folder's answer; whether something else than a number has changed."""
+    cdef void _wait(self) noexcept:
+        """Waits for what was started. After this nobody begins to read a folder."""
+        if self.waiting:
+            with nogil:
+                crew_wait(self.crew.crew, self.patience)
+        self.waiting = False
+
+    cdef int _take(self, _Bound bound) except -1:
+        """Takes over a folder's answer, if there is one."""
         cdef Task *task = bound.task
         cdef Item *item
-        cdef bint changed = task.changed
         cdef int i
-        task.answered = task.changed = False
+        if not task.answered:
+            return 0
+        bound.changed |= task.changed
+        bound.asked = task.answered = task.changed = False
         for i in range(task.n_items):
             item = &task.items[i]
             bound.values[i] = item.value
@@ -494,17 +529,19 @@ cdef class Values:
                     item.fare = REFUSED
                     self.refused.add(bound.names[i])
                 elif item.fare == GOOD or (item.fare == NEW and not is_absent(item.error)):
-                    errors[bound.names[i]] = item.error
+                    bound.errors[bound.names[i]] = item.error
                     if is_absent(item.error):
                         item.fare = NEW     # it has gone; this is told once
-                        changed = True
+                        bound.changed = True
             else:
                 item.fare = GOOD
             if item.changed:
                 item.changed = False
-                changed = True
+                bound.changed = True
                 bound.texts[bound.names[i]] = item.text[:item.size]
-        return changed
+        if task.took > self.timeout:
+            forget(bound)               # the first of its files were read long ago
+        return 0
 
     cdef void _store(self, _Bound bound) noexcept:
         """Fills a folder's slots."""
@@ -520,3 +557,10 @@ cdef class Values:
                 for s in range(item.first, item.end):
                     self.table.values[bound.task.states[s].slot] = (
                         value if value != value else value == bound.task.states[s].number)
+
+
+cdef void forget(_Bound bound) noexcept:
+    """Makes a folder's values absent."""
+    cdef int i
+    for i in range(bound.task.n_items):
+        bound.values[i] = NAN
