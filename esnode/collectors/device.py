@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
-from errno import ETIMEDOUT
+from errno import EMFILE, ENFILE, ETIMEDOUT
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -27,6 +27,8 @@ TIMEOUT = 2.0
 PATIENCE = 0.02
 #: Seconds between two looks at what the devices have; which ones there are is seen at each tick.
 LOOK = 60.0
+#: Errors of who has too many files open.
+SHORT = (EMFILE, ENFILE)
 
 
 class Value(NamedTuple):
@@ -73,6 +75,8 @@ class Device:
         self.name = name
         self.path = path
         self.folder = os.fsencode(path)
+        #: Descriptors follow a device of the kernel that is renamed, and two may swap their names.
+        self.inode = inode(path)
         self.rows = rows
         self.slots: dict[tuple[Metric, Labels], int] = {}
         #: Whether it has files to read.
@@ -94,6 +98,9 @@ class Devices(Collector):
     quick: ClassVar[bool] = False
     #: Seconds between two readings, at a tick; 0: with every reading.
     period: ClassVar[float] = 0
+
+    #: Whether the shortage of descriptors has been told; all readers share them.
+    told: ClassVar[bool] = False
 
     #: The text of the list file, or what the directory lists.
     listed: bytes | list[str]
@@ -134,9 +141,11 @@ class Devices(Collector):
         self.by_folder: dict[bytes, str] = {}
         self.watched = File(self.path(self.list_file))
         self.listed = b""
-        self.look_due = self.due = 0.0
+        self.look_due = time.monotonic() + LOOK
+        self.due = 0.0
         self.reading = False
-        self.told = False
+        #: Folders in which something was new after their device had been described.
+        self.news: set[bytes] = set()
         self.look(everything=True)
         if not any(device.rows for device in self.devices.values()):
             raise Unavailable(f"{self.path()}: nothing to read")
@@ -152,10 +161,12 @@ class Devices(Collector):
     def follow_device(self, name: str) -> bool:
         """Describes a device, and binds it anew if that has changed; whether it has."""
         path = self.path(name)
-        rows = list(self.describe(name, path))
         before = self.devices.get(name)
+        if before is not None and before.read and self.values.busy(before.folder):
+            return False  # it may hang, and would hold up a look at it
+        rows = list(self.describe(name, path))
         if before is not None:
-            if before.rows == rows:
+            if before.rows == rows and before.inode == inode(path):
                 return False
             self.unbind(before)
         self.add(Device(name, path, rows))
@@ -187,7 +198,7 @@ class Devices(Collector):
                     cells.append((file,))
         except ValueError as error:
             self.remove_rows(device)
-            self.report(f"{device.path}: {error}")
+            self.report(f"{label(device.folder)}: {error}")
             cells = []
         if cells:
             self.values.bind(device.folder, cells)
@@ -204,6 +215,9 @@ class Devices(Collector):
         """Lets go of a device's files and rows."""
         if device.slots:
             self.left(device)
+            for other in self.devices.values():
+                if not other.slots:
+                    other.rows = []  # its rows may have been those of this device: look again
         if device.read:
             self.values.drop(device.folder)
         self.remove_rows(device)
@@ -226,25 +240,30 @@ class Devices(Collector):
                 self.look(everything)
         self.reading = not self.period or (tick and now >= self.due)
         if self.reading:
-            self.due = now + self.period
+            # Half a tick less: ticks come a little sooner or later than they should.
+            self.due = now + self.period - self.config.scrape_interval_seconds / 2
             self.values.start(tick)
 
     def sample(self, tick: bool) -> None:
         if not self.reading:
             return
         errors, changed = self.values.read()
-        if changed and self.refresh([self.by_folder[folder] for folder in changed]):
+        self.news.update(changed)
+        if self.news and self.refresh():
             self.values.start(tick)
-            errors, _ = self.values.read()
+            errors, changed = self.values.read()
+            self.news.update(changed)  # for the next reading
         for path, code in errors.items():
             self.report(f"{label(path)}: {reason(code)}")
-        if limited() and not self.told:
-            self.told = True
-            log.warning("%s: more files than descriptors: some are opened each time", self.name)
+        if limited() and not Devices.told:
+            Devices.told = True
+            log.warning("more files than descriptors: some are opened for each reading")
 
-    def refresh(self, names: list[str]) -> bool:
+    def refresh(self) -> bool:
         """Follows devices that have changed while they were read; whether rows have."""
         here = set(self.names())
+        names = [self.by_folder[folder] for folder in self.news if folder in self.by_folder]
+        self.news.clear()
         changed = False
         for name in names:
             if name in here:
@@ -263,19 +282,25 @@ def reason(code: int) -> str:
 
 
 def listing(path: str) -> list[str]:
-    """The names in a directory, sorted; none where there is no such directory."""
+    """The names in a directory, sorted; none where there is no such directory. Raises OSError
+    where we are short of descriptors: then there may be one."""
     try:
         with os.scandir(path) as entries:
             return sorted(entry.name for entry in entries)
-    except OSError:
+    except OSError as error:
+        if error.errno in SHORT:
+            raise
         return []
 
 
 def text(path: str) -> str | None:
-    """The first line of a small file; None when it cannot be read or is empty."""
+    """The first line of a small file; None when it cannot be read or is empty. Raises OSError
+    where we are short of descriptors."""
     try:
         return label(File(path).read().partition(b"\n")[0].strip()) or None
-    except OSError:
+    except OSError as error:
+        if error.errno in SHORT:
+            raise
         return None
 
 
@@ -283,3 +308,12 @@ def target(path: str) -> str | None:
     """The name of what a link leads to; None when there is no such link."""
     link = Path(path)
     return label(os.fsencode(link.resolve().name)) if link.is_symlink() else None
+
+
+def inode(path: str) -> tuple[int, int] | None:
+    """What tells a directory from any other; None when it is not there."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
