@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from . import __version__
+from ._fast import values
 from ._fast.alarm import Alarm
 from .collectors import COLLECTORS
 from .collectors import agent as own
@@ -30,6 +31,9 @@ log = logging.getLogger("esnode")
 
 #: The signals that end the agent.
 ENDS = (signal.SIGTERM, signal.SIGINT)
+
+#: Descriptors that connections and the files of /proc, some 50, should have at least.
+OTHERS = 128
 
 #: The lanes that share a thread, in the order in which it reads them.
 THREADS = (("host", "mounts"), ("devices",))
@@ -94,6 +98,7 @@ class Agent:
 
     def once(self) -> bytes:
         """One page, after two readings: what is a rate needs a second one."""
+        raise_descriptor_limit()
         for tick in range(2):
             if tick:
                 time.sleep(min(self.config.scrape_interval_seconds, 1.0))
@@ -166,9 +171,17 @@ def age(entry: Entry) -> Callable[[], float]:
 
 
 def raise_descriptor_limit() -> None:
-    """Raises the soft limit of descriptors to the hard one: readers keep their files open."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """Raises the soft limit of descriptors to the hard one: readers keep their files open.
+
+    The files of devices, of which there may be thousands, get half of them. Where the other half
+    would be few for connections and other files, none.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
     except (OSError, ValueError) as error:
         log.warning("the limit of descriptors stays as it is: %s", error)
+    if soft != resource.RLIM_INFINITY:
+        half = min(soft // 2, 1 << 30)
+        values.limit(half if half >= OTHERS else 0)

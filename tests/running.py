@@ -80,7 +80,14 @@ class Answer(NamedTuple):
 class Agent:
     """A running agent; a context manager that waits until it is ready, and ends it."""
 
-    def __init__(self, *flags: str, host: str = "127.0.0.1", port: int | None = None) -> None:
+    def __init__(
+        self,
+        *flags: str,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        start: Callable[[], object] | None = None,
+    ) -> None:
+        """``start`` is called in the process before it becomes the agent."""
         self.host = host
         self.port = port or free_port(host)
         shown = f"[{host}]" if ":" in host else host
@@ -93,6 +100,7 @@ class Agent:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
+            preexec_fn=start,
         )
 
     def __enter__(self) -> Agent:
