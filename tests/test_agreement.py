@@ -551,8 +551,9 @@ def test_used_space_is_size_less_free(readings: list[Readings]) -> None:
             lambda page: translated(size, page)[labels] - translated(free, page)[labels],
         )
 
-    mounts = readings[0].ours.get("esnode_disk_used_bytes", {}) if is_live(readings) else {}
-    for labels in mounts:
+    mounts = [page.get("esnode_disk_used_bytes", {}).keys() for _, page, _ in readings]
+    mounts += [translated(size, page).keys() for b, _, a in readings for page in (b, a)]
+    for labels in set.intersection(*map(set, mounts)) if is_live(readings) else ():
         judge(labels)
 
 
