@@ -2,6 +2,7 @@
 #ifndef ESNODE_ORIGIN_H
 #define ESNODE_ORIGIN_H
 
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/vfs.h>
 
@@ -27,6 +28,11 @@ static inline enum origin origin_by(const struct statfs *fs) {
         return OF_DISK;
     }
     return OF_OTHERS;
+}
+
+/* Reading a copy shall not write to its disk; refused where the file is not ours. */
+static inline void origin_spare_atime(int fd) {
+    fcntl(fd, F_SETFL, O_NONBLOCK | O_NOATIME);
 }
 
 static inline enum origin origin_of_open(int fd) {

@@ -59,6 +59,7 @@ cdef extern from "origin.h" nogil:
         OF_KERNEL
         OF_DISK
     int origin_of_open(int fd)
+    void origin_spare_atime(int fd)
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
@@ -106,6 +107,8 @@ cdef class File:
         origin = origin_of_open(self.fd)
         self.kernels = origin == OF_KERNEL
         self.on_disk = origin == OF_DISK
+        if self.on_disk:
+            origin_spare_atime(self.fd)
         if fstat(self.fd, &st) < 0:
             error = errno
         elif S_ISDIR(st.st_mode):

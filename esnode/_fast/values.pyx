@@ -34,6 +34,7 @@ cdef extern from "origin.h" nogil:
         OF_KERNEL
         OF_DISK
     int origin_of(const char *path)
+    void origin_spare_atime(int fd)
 
 cdef extern from *:
     """
@@ -189,6 +190,8 @@ cdef int fetch(Task *task, Item *item, char *text) noexcept nogil:
             got = 0
     if item.error == 0 and task.keeps and keep():
         item.fd = fd
+        if not task.kernels:
+            origin_spare_atime(fd)
     else:
         c_close(fd)
     return <int>got

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
 from errno import ENODEV, ETIMEDOUT
+from pathlib import Path
 from typing import NamedTuple
 
 from .._fast.mounts import VALUES
@@ -119,17 +121,25 @@ class Mount(Collector):
         self.type_shown = Filter(config.disk_fstype_include, config.disk_fstype_exclude)
         self.file = File(self.host.process("mountinfo"))
         self.text = b""
+        # Where we see the host's root below another path, the way there is our own matter.
+        self.base = os.fsencode(Path(os.fsdecode(self.host.root(b"/"))).resolve()).rstrip(b"/")
+        self.own = File("/proc/self/mountinfo") if self.base else None
+        self.own_text = b""
         self.mounts: dict[bytes, Bound] = {}
         self.reader = Reader(self.table, config.mount_timeout_seconds, PATIENCE)
 
     def start(self, tick: bool) -> None:
-        if self.file.changed():
+        if self.file.changed() or (self.own and self.own.changed()):
             self.look()
         self.reader.start()
 
     def look(self) -> None:
         """Reads mountinfo and follows it."""
-        self.text, before = b"", self.text
+        before = self.text, self.own_text
+        self.text = self.own_text = b""
+        if self.own:
+            with contextlib.suppress(OSError):  # then no mount is known to answer from memory
+                self.own_text = self.own.read()
         try:
             self.text = self.file.read()
         except OSError as error:
@@ -137,7 +147,7 @@ class Mount(Collector):
         else:
             if not self.text.endswith(b"\n"):
                 self.report_malformed(self.file)
-        if self.text != before:
+        if (self.text, self.own_text) != before:
             self.follow_mounts(self.text)
 
     def sample(self, tick: bool) -> None:
@@ -147,14 +157,15 @@ class Mount(Collector):
     def follow_mounts(self, text: bytes) -> None:
         """Binds the mounts that have appeared and lets go of those that have gone."""
         on = {self.strip(entry.point): entry for entry in parse(text)}  # the last one is on top
+        seen = {entry.point: entry for entry in parse(self.own_text)} if self.own else on
         now = {}
         for point, entry in on.items():
             labels = label(point), label(entry.device), label(entry.fstype)
             if self.shown(labels[0], labels[2]):
-                way = way_to(point, on)
-                quick = self.host.root(b"/") == b"/" and answers_from_memory(way)
-                others = tuple({below.number for below in way} - {entry.number})
-                now[self.host.root(point)] = Bound(labels, quick, others)
+                path = self.host.root(point)
+                quick = answers_from_memory(way_to((self.base + point).rstrip(b"/") or b"/", seen))
+                others = tuple({below.number for below in way_to(point, on)} - {entry.number})
+                now[path] = Bound(labels, quick, others)
         for path, bound in list(self.mounts.items()):
             if now.get(path) != bound:
                 self.drop(path)
