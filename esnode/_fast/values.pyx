@@ -401,7 +401,7 @@ cdef class Values:
         bound.errors = {}
         origin = origin_of(path)
         task.kernels = origin == OF_KERNEL
-        # Who knows how others, such as FUSE, treat what is read through an old descriptor.
+        # Others, such as FUSE, may answer who reads through an old descriptor from a cache.
         task.keeps = origin in (OF_KERNEL, OF_DISK)
         bound.quick = self.quick or origin == OF_DISK
         for name in folders:

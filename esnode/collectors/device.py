@@ -138,7 +138,6 @@ class Devices(Collector):
     def bind(self) -> None:
         self.values = Values(self.table, TIMEOUT, PATIENCE, self.quick)
         self.devices: dict[str, Device] = {}
-        self.by_folder: dict[bytes, str] = {}
         self.watched = File(self.path(self.list_file))
         self.listed = b""
         self.look_due = time.monotonic() + LOOK
@@ -174,7 +173,6 @@ class Devices(Collector):
 
     def add(self, device: Device) -> None:
         self.devices[device.name] = device
-        self.by_folder[device.folder] = device.name
         keep = OWNER if self.period else READING
 
         def slot(metric: Metric, labels: Labels, keep: int = keep) -> int:
@@ -226,7 +224,6 @@ class Devices(Collector):
         """Lets go of a device that has gone; should it come back, all its files are asked again."""
         device = self.devices.pop(name)
         self.unbind(device)
-        del self.by_folder[device.folder]
         gone = {path for path in self.values.refused if path.startswith(device.folder + b"/")}
         self.values.refused.difference_update(gone)
 
@@ -262,8 +259,7 @@ class Devices(Collector):
     def refresh(self) -> bool:
         """Follows devices that have changed while they were read; whether rows have."""
         here = set(self.names())
-        names = [self.by_folder[folder] for folder in self.news if folder in self.by_folder]
-        self.news.clear()
+        names = [name for name, device in self.devices.items() if device.folder in self.news]
         changed = False
         for name in names:
             if name in here:
@@ -271,6 +267,7 @@ class Devices(Collector):
             else:
                 self.remove(name)
                 changed = True
+        self.news.clear()
         return changed
 
 

@@ -891,9 +891,9 @@ def test_who_finds_no_worker_has_no_values(tmp_path: Path, system: FileSystem) -
     bound.bind(tmp_path, "b")
     wait_until(lambda: len(bound.read()) == 258)
     system.hold({**files, **{f"{name}/{name}": HANGS for name in names}})
-    wait_until(lambda: bound.read() == {"b": 7}, within=30)
-    assert bound.errors.keys() == {"last", *names}
-    assert bound.errors["last"] == errno.EAGAIN
+    wait_until(
+        lambda: bound.read() == {"b": 7} and bound.errors.get("last") == errno.EAGAIN, within=30
+    )
     system.hold(files)
     wait_until(lambda: len(bound.read()) == 258)
     wait_until(lambda: threads() - base <= 1)
@@ -954,7 +954,7 @@ def test_a_reader_may_be_let_go_of_while_it_hangs(
         gc.collect()
     spoil = [bytes([255]) * 4400 for _ in range(100)]
     system.hold(GOOD)
-    wait_until(lambda: (threads(), descriptors()) == base)
+    wait_until(lambda: threads() <= base[0] and descriptors() <= base[1])
     assert spoil
 
 
