@@ -13,7 +13,7 @@ from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
-from posix.fcntl cimport O_CLOEXEC, O_NOCTTY, O_NONBLOCK, O_RDONLY, open as c_open
+from posix.fcntl cimport O_CLOEXEC, O_DIRECTORY, O_NOCTTY, O_NONBLOCK, O_RDONLY, open as c_open
 from posix.stat cimport S_ISREG, fstat, struct_stat
 from posix.unistd cimport close as c_close, pread
 
@@ -28,6 +28,9 @@ cdef extern from "num.h" nogil:
     num_kind num_read(const char *at, const char *end, uint64_t *units, unsigned *places)
     double num_value(uint64_t units, unsigned places)
     enum: NUM_PLACES
+
+cdef extern from "<fcntl.h>" nogil:
+    enum: O_PATH
 
 cdef extern from "origin.h" nogil:
     enum:
@@ -53,13 +56,13 @@ cdef extern from *:
         __atomic_sub_fetch(&kept, 1, __ATOMIC_RELAXED);
     }
 
-    /* Tells a folder from others, and from itself after files in it have come, gone or been
-     * replaced; 0 of one that is not there. The clock of file systems moves in steps of up to
-     * 10 ms: after a change that recent another one might not show, so every stamp differs. */
-    static uint64_t stamp_of(const char *path) {
+    /* Tells a folder from itself after files in it have come, gone or been replaced, or it has
+     * been moved away; 0 of one that was removed. The clock of file systems moves in steps of up
+     * to 10 ms: after a change that recent another one might not show, so every stamp differs. */
+    static uint64_t stamp_of(int fd) {
         struct stat st;
         struct timespec now;
-        if (stat(path, &st) < 0)
+        if (fstat(fd, &st) < 0 || st.st_nlink == 0)
             return 0;
         clock_gettime(CLOCK_REALTIME, &now);
         uint64_t stamp = (uint64_t)st.st_ctim.tv_sec * 1000000000 + (uint64_t)st.st_ctim.tv_nsec;
@@ -71,7 +74,7 @@ cdef extern from *:
     """
     bint keep() nogil
     void kept_no_more() nogil
-    uint64_t stamp_of(const char *path) nogil
+    uint64_t stamp_of(int fd) nogil
     int most, refused
 
 #: The error of a file whose text is not a value.
@@ -111,6 +114,7 @@ cdef struct Item:
 
 cdef struct Folder:
     const char *path
+    int fd
     uint64_t stamp
 
 cdef struct Task:
@@ -137,6 +141,8 @@ cdef void release(crew_task *base) noexcept nogil:
     cdef int i
     for i in range(task.n_items):
         shut(&task.items[i].fd)
+    for i in range(task.n_folders):
+        shut(&task.folders[i].fd)
     free(task.items)
     free(task.folders)
     free(task.states)
@@ -149,11 +155,20 @@ cdef void watch(Task *task, int f) noexcept nogil:
     """Lets go of the descriptors of a folder in which files have been replaced or removed, or that
     is another one. The kernel's own files are never replaced under an open descriptor."""
     cdef Folder *folder = &task.folders[f]
-    cdef uint64_t stamp = stamp_of(folder.path)
-    cdef int i
-    if stamp == folder.stamp:
-        return
-    if folder.stamp:
+    cdef uint64_t stamp = 0
+    cdef int i, fd
+    if folder.fd >= 0:
+        if stamp_of(folder.fd) == folder.stamp:
+            return
+        shut(&folder.fd)
+    fd = c_open(folder.path, O_PATH | O_DIRECTORY | O_CLOEXEC)
+    if fd >= 0:
+        stamp = stamp_of(fd)
+        if task.keeps and keep():
+            folder.fd = fd
+        else:
+            c_close(fd)
+    if stamp != folder.stamp and folder.stamp:
         task.changed = True
         for i in range(task.n_items):
             if task.items[i].folder == f:
@@ -188,7 +203,7 @@ cdef int fetch(Task *task, Item *item, char *text) noexcept nogil:
         if got < 0:
             item.error = errno
             got = 0
-    if item.error == 0 and task.keeps and keep():
+    if item.error == 0 and (task.kernels or task.folders[item.folder].fd >= 0) and keep():
         item.fd = fd
         if not task.kernels:
             origin_spare_atime(fd)
@@ -405,7 +420,7 @@ cdef class Values:
         task.keeps = origin in (OF_KERNEL, OF_DISK)
         bound.quick = self.quick or origin == OF_DISK
         for name in folders:
-            task.folders[i] = Folder(copy(task, &at_path, name), 0)
+            task.folders[i] = Folder(copy(task, &at_path, name), -1, 0)
             i += 1
         task.n_folders = i
         i = 0

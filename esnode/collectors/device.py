@@ -65,7 +65,15 @@ class Text(NamedTuple):
     file: str
 
 
-Row = Value | State | Constant | Text
+class Own(NamedTuple):
+    """A row that the collector fills itself, see :meth:`Devices.joined`."""
+
+    metric: Metric
+    labels: Labels
+    keep: int = READING
+
+
+Row = Value | State | Constant | Text | Own
 
 
 class Device:
@@ -103,7 +111,7 @@ class Devices(Collector):
     told: ClassVar[bool] = False
 
     #: The text of the list file, or what the directory lists.
-    listed: bytes | list[str]
+    listed: bytes | tuple[list[str], float]
 
     def path(self, name: str = "") -> str:
         """The path of a device, or of the directory."""
@@ -120,7 +128,8 @@ class Devices(Collector):
             if self.list_file:
                 self.listed = self.watched.read()
             else:
-                self.listed = os.listdir(self.path())  # noqa: PTH208  # at each tick
+                # At each tick. A link that leads elsewhere changes the time of a copy's directory.
+                self.listed = os.listdir(self.path()), os.stat(self.path()).st_mtime  # noqa: PTH116, PTH208
         except OSError:
             return True
         return before != self.listed
@@ -145,16 +154,16 @@ class Devices(Collector):
         self.reading = False
         #: Folders in which something was new after their device had been described.
         self.news: set[bytes] = set()
-        self.look(everything=True)
+        self.look()
         if not any(device.rows for device in self.devices.values()):
             raise Unavailable(f"{self.path()}: nothing to read")
 
-    def look(self, everything: bool) -> None:
-        """Follows the devices that come and go; ``everything``: and what each of them has."""
+    def look(self) -> None:
+        """Follows the devices that come and go, and what each of them has."""
         names = self.names()
         for name in self.devices.keys() - set(names):
             self.remove(name)
-        for name in names if everything else [n for n in names if n not in self.devices]:
+        for name in names:
             self.follow_device(name)
 
     def follow_device(self, name: str) -> bool:
@@ -184,6 +193,9 @@ class Devices(Collector):
             for row in device.rows:
                 if isinstance(row, Constant):
                     self.table.set(slot(row.metric, row.labels, OWNER), row.value)
+                    continue
+                if isinstance(row, Own):
+                    slot(*row)
                     continue
                 file = os.fsencode(row.file)
                 if isinstance(row, Value):
@@ -229,12 +241,9 @@ class Devices(Collector):
 
     def start(self, tick: bool) -> None:
         now = time.monotonic()
-        if tick:
-            everything = now >= self.look_due
-            if everything:
-                self.look_due = now + LOOK
-            if self.changed() or everything:
-                self.look(everything)
+        if tick and (self.changed() or now >= self.look_due):
+            self.look_due = now + LOOK
+            self.look()
         self.reading = not self.period or (tick and now >= self.due)
         if self.reading:
             # Half a tick less: ticks come a little sooner or later than they should.

@@ -36,10 +36,6 @@ class Frequency(Devices):
             raise Unavailable("cpu_frequency is off, or auto with too many cores")
         super().bind()
 
-    def look(self, everything: bool) -> None:
-        """A core that goes offline keeps its folder, but not what is in it."""
-        super().look(everything=True)
-
     def describe(self, name: str, path: str) -> Iterator[Row]:
         if Path(path, FILE).exists():
             yield Value(FREQUENCY, (name[3:],), FILE, 1000)

@@ -10,7 +10,7 @@ from .._fast.links import OPERSTATES
 from .._fast.links import Links as Netlink
 from ..metrics import counter, gauge
 from .base import Filter, label
-from .device import Constant, Device, Devices, Row, Text, Value, target, text
+from .device import Constant, Device, Devices, Own, Row, Text, Value, target, text
 
 IFACE = ("iface",)
 UP = gauge("esnode_network_up", "Whether an interface is operational.", IFACE)
@@ -73,14 +73,14 @@ class Links(Devices):
             yield Value(MTU, (iface,), "mtu")
             yield Value(CHANGES, (iface,), "carrier_changes")
             yield Text("operstate")
+        else:
+            for metric in LINK:
+                yield Own(metric, (iface,))
 
     def joined(self, device: Device) -> None:
         if self.netlink is not None:
             name = os.fsencode(device.name)
-            iface = label(name)
-            for metric in LINK:
-                device.slots[metric, (iface,)] = self.table.add(metric, (iface,))
-            slots = [device.slots[metric, (iface,)] for metric in LINK]
+            slots = [device.slots[metric, (label(name),)] for metric in LINK]
             self.netlink.bind(name, *slots)
 
     def left(self, device: Device) -> None:
@@ -92,7 +92,7 @@ class Links(Devices):
         if self.netlink is not None:
             try:
                 if self.netlink.read():
-                    self.look(everything=True)
+                    self.look()
                     self.netlink.read()
             except OSError as error:
                 self.report(f"netlink: {error.strerror}")

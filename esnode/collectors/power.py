@@ -12,7 +12,7 @@ from .._fast.procfs import File
 from .._fast.table import TICK
 from ..metrics import counter, gauge
 from .base import Refused, Unavailable
-from .device import Device, Devices, Row, Value, text
+from .device import Device, Devices, Own, Row, Value, text
 
 PACKAGE_ENERGY = counter(
     "esnode_cpu_package_energy_joules_total", "Energy that a processor has used.", ("package",)
@@ -71,6 +71,7 @@ class Power(Devices):
             return
         if package and not match[2]:
             yield Value(PACKAGE_ENERGY, (number,), "energy_uj", 1, 1e6)
+            yield Own(PACKAGE_POWER, (number,), TICK)
         else:
             yield Value(DOMAIN_ENERGY, (number, zone), "energy_uj", 1, 1e6)
 
@@ -80,12 +81,11 @@ class Power(Devices):
             modulus = int(text(f"{device.path}/max_energy_range_uj") or "0") / 1e6
         except ValueError:
             modulus = 0
-        for (metric, labels), slot in list(device.slots.items()):
-            self.totals.add(slot, modulus)
-            if metric is PACKAGE_ENERGY:
-                out = self.table.add(PACKAGE_POWER, labels, TICK)
-                device.slots[PACKAGE_POWER, labels] = out
-                self.power.add(out, slot, self.clock)
+        for (metric, labels), slot in device.slots.items():
+            if metric is PACKAGE_POWER:
+                self.power.add(slot, device.slots[PACKAGE_ENERGY, labels], self.clock)
+            else:
+                self.totals.add(slot, modulus)
 
     def left(self, device: Device) -> None:
         for slot in device.slots.values():

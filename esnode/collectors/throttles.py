@@ -33,10 +33,6 @@ class Throttles(Devices):
         self.first = {}
         super().bind()
 
-    def look(self, everything: bool) -> None:
-        """A core that goes offline keeps its folder, but not what is in it."""
-        super().look(everything=True)
-
     def names(self) -> list[str]:
         """A core of each package, which tells of the package; with detail, all cores."""
         self.packages = {}

@@ -604,3 +604,16 @@ def test_devices_of_the_kernel_that_swap_their_names() -> None:
     assert swapped in ("1400 1300", "1300 1400")
     assert looked == "1300 1400"
     assert rest == ["1300 -1", "1300 1400", "-1 1400", "-1 1200", "0"]
+
+
+def test_a_link_that_leads_to_another_device(tree: ThingTree) -> None:
+    for number in range(3):
+        tree.write({f"sys/devices/{number}/{file}": text for file, text in THING.items()})
+        tree.write({f"sys/devices/{number}/probe0": f"{number}\n"})
+    link = tree.root / SYS / "thing7"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    for number in (0, 1, 2, 0):
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"../../devices/{number}")
+        time.sleep(0.02)  # the clock of file systems moves in steps
+        assert tree.read()['esnode_thing_probe{thing="thing7",probe="0"}'] == number
