@@ -1,4 +1,4 @@
-"""Slow, obvious readers of the kernel's files, to compare the compiled ones with.
+"""Slow, obvious readers of the kernel's files and messages, to compare the compiled ones with.
 
 Only whole lines count: a last line without its newline was cut short, and its last number with it.
 A number is digits, with at most one point between them; one that does not fit 64 bits is absent.
@@ -6,8 +6,11 @@ A number is digits, with at most one point between them; one that does not fit 6
 
 from __future__ import annotations
 
+import errno
+import math
 import re
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Iterator
 
 Cells = dict[int, bytes]
 
@@ -19,7 +22,7 @@ def lines(text: bytes) -> list[bytes]:
 
 
 def fields(line: bytes) -> list[bytes]:
-    return [field for field in re.split(rb"[ \t]+", line) if field]
+    return [field for field in line.replace(b"\t", b" ").split(b" ") if field]
 
 
 def number(field: bytes) -> float | None:
@@ -34,7 +37,7 @@ def number(field: bytes) -> float | None:
 
 
 def integer(field: bytes) -> int | None:
-    return int(field) if re.fullmatch(rb"[0-9]+", field) and int(field) < 2**64 else None
+    return int(field) if field.isdigit() and int(field) < 2**64 else None
 
 
 def keyed(text: bytes, key: int = 0) -> list[tuple[bytes, Cells]]:
@@ -51,9 +54,9 @@ def before_last(text: bytes, mark: bytes) -> list[tuple[bytes, Cells]]:
     """(key, columns from 1) of each line whose key is all text before the last ``mark``."""
     rows = []
     for line in lines(text):
-        if mark in line:
-            name, _, rest = line.rpartition(mark)
-            rows.append((name.strip(b" \t"), dict(enumerate(fields(rest), 1))))
+        name, _, rest = line.rpartition(mark)
+        if name := name.strip(b" \t"):
+            rows.append((name, dict(enumerate(fields(rest), 1))))
     return rows
 
 
@@ -123,6 +126,102 @@ class Unwrapped:
         step = (raw - self.raw) % 2**32
         self.total = self.total + step if step < 2**31 else raw
         self.raw = raw
+
+
+class Softnet:
+    """The sums of net/softnet_stat, reading after reading."""
+
+    def __init__(self) -> None:
+        self.cpus: dict[int, list[Unwrapped]] = {}
+
+    def read(self, text: bytes) -> list[float] | None:
+        found = softnet(text)
+        if found is None:
+            return None
+        for number, columns in found.items():
+            if number not in self.cpus:
+                self.cpus[number] = [Unwrapped(raw) for raw in columns]
+            for counter, raw in zip(self.cpus[number], columns, strict=True):
+                counter.advance(raw)
+        return [float(sum(cpu[i].total for cpu in self.cpus.values())) for i in range(3)]
+
+
+class Link:
+    """What is known of an interface."""
+
+    def __init__(self) -> None:
+        self.name = b""
+        self.operstate = 0
+        self.address = b""
+        self.mtu = self.carrier_changes = math.nan
+
+    def identity(self) -> tuple[bytes, int, bytes]:
+        """What is news when it is another."""
+        return self.name, self.operstate, self.address
+
+
+class Links:
+    """The interfaces by number, from the kernel's messages that answer the first request."""
+
+    def __init__(self) -> None:
+        self.links: dict[int, Link] = {}
+        self.complete = self.changed = False
+
+    def take(self, datagram: bytes) -> None:
+        """Takes in the messages of a datagram. Raises OSError."""
+        while len(datagram) >= 16:
+            size, kind, flags, sequence = struct.unpack_from("=IHHI", datagram)
+            if not 16 <= size <= len(datagram):
+                raise OSError(errno.EBADMSG, "the size of a message")
+            self._message(kind, flags, sequence == 1, datagram[16:size])
+            datagram = datagram[(size + 3) // 4 * 4 :]
+
+    def _message(self, kind: int, flags: int, answer: bool, body: bytes) -> None:
+        interrupted = answer and flags & 0x10
+        if kind in (16, 17):  # RTM_NEWLINK, RTM_DELLINK
+            if len(body) < 16:
+                raise OSError(errno.EBADMSG, "a link without its number")
+            family, index = struct.unpack_from("=Bxxxi", body)
+            if interrupted:
+                raise OSError(errno.EAGAIN, "the dump is inconsistent")
+            if family == 0 and kind == 16:
+                self._put(index, body[16:])
+            elif family == 0:
+                self.changed |= self.links.pop(index, None) is not None
+        elif answer and kind in (2, 3):  # NLMSG_ERROR, NLMSG_DONE
+            code = struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
+            if code:
+                raise OSError(-code if -4096 < code < 0 else errno.EBADMSG, "the kernel's")
+            if interrupted:
+                raise OSError(errno.EAGAIN, "the dump is inconsistent")
+            self.complete |= kind == 3
+
+    def _put(self, index: int, body: bytes) -> None:
+        link = self.links.get(index) or Link()
+        found = dict(self._attributes(body))  # of several the last counts
+        before = link.identity()
+        link.name = found.get(3, link.name)[:15].partition(b"\0")[0]
+        link.address = found.get(1, link.address)[:32]
+        link.operstate = found.get((16, 1), bytes([link.operstate]))[0]
+        for kind, name in ((4, "mtu"), (35, "carrier_changes")):
+            if (kind, 4) in found:
+                setattr(link, name, float(int.from_bytes(found[kind, 4][:4], "little")))
+        self.changed |= index not in self.links or link.identity() != before
+        self.links[index] = link
+
+    def _attributes(self, body: bytes) -> Iterator[tuple[int | tuple[int, int], bytes]]:
+        """(kind, data) of each; of those that are numbers ((kind, size), data), if it has it."""
+        while len(body) >= 4:
+            size, kind = struct.unpack_from("=HH", body)
+            if not 4 <= size <= len(body):
+                raise OSError(errno.EBADMSG, "the size of an attribute")
+            data, kind = body[4:size], kind & 0x3FFF
+            least = {16: 1, 4: 4, 35: 4}.get(kind, 0)
+            if not least:
+                yield kind, data
+            elif len(data) >= least:
+                yield (kind, least), data
+            body = body[(size + 3) // 4 * 4 :]
 
 
 def pairs(text: bytes) -> dict[bytes, float]:

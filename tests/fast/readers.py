@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from esnode._fast.procfs import Line, Pairs, Rows
+from esnode._fast.softnet import Softnet
 from esnode._fast.table import Table
+from esnode._fast.values import Values as Singles
 from tests import oracle
 
 Values = dict[str, float | None]
-Reader = Rows | Line | Pairs
+Reader = Rows | Line | Pairs | Softnet | Singles
 
 MEMINFO = (b"MemTotal:", b"MemFree:", b"Cached:", b"HugePages_Total:", b"Mapped:")
 VMSTAT = (b"pgpgin", b"pgfault", b"oom_kill", b"nr_free_pages")
 STAT = (b"cpu", b"cpu0", b"cpu1", b"intr", b"ctxt", b"btime", b"procs_blocked")
 DISKS = (b"sda", b"vda", b"dm-0", b"loop0")
 IFACES = (b"lo", b"eth0", b"eth0:1")
+SOCKETS = (b"sockets:", b"TCP:", b"UDP:")
+NODE = (b"MemTotal:", b"MemFree:", b"HugePages_Total:")
 SNMP = (b"Tcp:RetransSegs", b"Tcp:MaxConn", b"Udp:InErrors", b"TcpExt:ListenDrops", b"Tcp:X")
 
 #: user less guest, busy, everything.
@@ -60,6 +65,11 @@ class Format:
 
     def expect(self, text: bytes) -> Values:
         raise NotImplementedError
+
+    def expected(self) -> Callable[[bytes], Values]:
+        """The answers of an oracle that is asked of one reading after the other, where it matters
+        what was there before."""
+        return self.expect
 
 
 class KeyLines(Format):
@@ -117,7 +127,7 @@ class Stat(Format):
 
 
 class Columns(Format):
-    """diskstats and net/dev: a device and its columns."""
+    """diskstats, net/dev and others: a key and its columns."""
 
     def __init__(
         self, words: tuple[bytes, ...], columns: Iterable[int], key: int, until: bytes | None
@@ -143,7 +153,7 @@ class Columns(Format):
         return oracle.keyed(text, self.key)
 
     def expect(self, text: bytes) -> Values:
-        rows = self.rows(text)
+        rows = [row for row in self.rows(text) if row[0] in self.words]
         return {
             f"{key.decode()} {at}": scaled(oracle.column(rows, key, at), 512, 7)
             for key in self.words
@@ -177,10 +187,11 @@ class Stalls(Format):
         return values
 
 
-class Load(Format):
-    """loadavg: the numbers of one line."""
+class Numbers(Format):
+    """loadavg and others: the numbers of one line."""
 
-    words = (b"0.25", b"1.00", b"3/102")
+    def __init__(self, words: tuple[bytes, ...]) -> None:
+        self.words = words
 
     def bind(self, path: Path) -> Bound:
         def make(bound: Bound) -> Reader:
@@ -212,6 +223,58 @@ class Protocols(Format):
         return {name.decode(): found.get(name) for name in self.names}
 
 
+class Packets(Format):
+    """net/softnet_stat: sums of counters that start over."""
+
+    words = (b"0", b"00000001", b"7fffffff", b"80000000", b"ffffffff", b"1fff", b"2000")
+    names = ("processed", "dropped", "squeezed")
+
+    def bind(self, path: Path) -> Bound:
+        def make(bound: Bound) -> Reader:
+            return Softnet(bound.table, path, *map(bound.slot, self.names))
+
+        return Bound(make)
+
+    def expected(self) -> Callable[[bytes], Values]:
+        sums = oracle.Softnet()
+        return lambda text: dict(zip(self.names, sums.read(text) or [None] * 3, strict=True))
+
+
+class Single(Format):
+    """A file of one value: as a number, as one that may lie below zero, as a state, as a text."""
+
+    words = (b"N/A", b"4: ACTIVE", b"-", b"0.25", b"\0", b" " * 511, b" " * 512)
+    states = (0, 1, 4)
+
+    def bind(self, path: Path) -> Bound:
+        name = path.name.encode()
+
+        def make(bound: Bound) -> Reader:
+            values = Singles(bound.table, 60, 60)
+            cells: list[tuple[Any, ...]] = [
+                (name, bound.slot("number"), 512, 7),
+                (name, bound.slot("signed"), 1, 1000, True),
+                (name, {state: bound.slot(f"state {state}") for state in self.states}),
+                (name,),
+            ]
+            values.bind(bytes(path.parent), cells)
+            return values
+
+        return Bound(make)
+
+    def expect(self, text: bytes) -> Values:
+        state, _ = oracle.single(text, state=True)
+        return {
+            "number": scaled(oracle.single(text)[0], 512, 7),
+            "signed": scaled(oracle.single(text, signed=True)[0], 1, 1000),
+            **{
+                f"state {number}": None if state is None else float(state == number)
+                for number in self.states
+            },
+        }
+
+
+#: By the end of their paths.
 FORMATS: dict[str, Format] = {
     "meminfo": KeyLines(MEMINFO, 1024),
     "vmstat": KeyLines(VMSTAT, 1),
@@ -220,6 +283,9 @@ FORMATS: dict[str, Format] = {
     "net/dev": Columns(IFACES, [*range(1, 18), 63], 0, b":"),
     "net/snmp": Protocols(SNMP),
     "net/netstat": Protocols(SNMP),
-    "loadavg": Load(),
+    "net/sockstat": Columns(SOCKETS, range(2, 12, 2), 0, None),
+    "loadavg": Numbers((b"0.25", b"1.00", b"3/102")),
+    "sys/fs/file-nr": Numbers((b"2240", b"0", b"9223372036854775807")),
     "pressure/io": Stalls(),
+    "node0/meminfo": Columns(NODE, [3], 2, None),
 }

@@ -13,16 +13,12 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from esnode._fast.encode import encode, text_of
+from esnode._fast.encode import encode
 from esnode._fast.table import Snapshot, Table
 from esnode.dialects import OPENMETRICS, TEXT, Dialect
-from esnode.metrics import Metric, counter, gauge
+from esnode.metrics import Metric
+from tests.fast.pages import HEAT, LOAD, SEEN, Row, plain
 
-HEAT = gauge("heat_celsius", "Heat.")
-SEEN = counter("seen_bytes_total", "Seen.", ("who", "where"))
-LOAD = gauge("load", "Load.", ("who",))
-
-Row = tuple[Metric, tuple[str | None, ...], float]
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -31,30 +27,6 @@ def snapshot(rows: list[Row]) -> Snapshot:
     for metric, labels, value in rows:
         table.set(table.add(metric, labels), value)
     return table.freeze(0, 0)
-
-
-def plain(rows: list[Row], openmetrics: bool = False) -> str:
-    """The page as one would write it without a thought for speed."""
-    page = ""
-    for metric in (HEAT, SEEN, LOAD):
-        present = [row for row in rows if row[0] is metric and not math.isnan(row[2])]
-        if not present:
-            continue
-        name = metric.name.removesuffix("_total") if openmetrics else metric.name
-        page += f"# HELP {name} {metric.help}\n# TYPE {name} {metric.kind}\n"
-        unit = {"heat_celsius": "celsius", "seen_bytes_total": "bytes"}.get(metric.name)
-        if openmetrics and unit:
-            page += f"# UNIT {name} {unit}\n"
-        for _, labels, value in present:
-            pairs = []
-            for label, text in zip(metric.labels, labels, strict=True):
-                if text is not None:
-                    for mark, escape in (("\\", r"\\"), ('"', r"\""), ("\n", r"\n")):
-                        text = text.replace(mark, escape)
-                    pairs.append(f'{label}="{text}"')
-            braces = "{" + ",".join(pairs) + "}" if pairs else ""
-            page += f"{metric.name}{braces} {text_of(value).decode()}\n"
-    return page
 
 
 def parsed(page: bytes, dialect: Dialect) -> Series:
