@@ -24,6 +24,9 @@ from esnode._fast.table cimport Table
 
 import os
 
+cdef extern from "<string.h>" nogil:
+    size_t strnlen(const char *text, size_t most)
+
 cdef extern from "<sys/socket.h>" nogil:
     struct sockaddr:
         pass
@@ -92,6 +95,7 @@ cdef enum:
     HUGE = 1024 * 1024
     NAME = 16                   # IFNAMSIZ
     ADDRESS = 32                # MAX_ADDR_LEN
+    MAX_ERRNO = 4095            # of the kernel's
 
 cdef struct Request:
     nlmsghdr head
@@ -144,7 +148,7 @@ cdef int read_link(const char *at, size_t left, Link *link) noexcept nogil:
         size -= sizeof(rtattr)
         if kind == IFLA_IFNAME:
             memset(link.name, 0, NAME)
-            memcpy(link.name, data, min(size, <size_t>NAME - 1))
+            memcpy(link.name, data, strnlen(data, min(size, <size_t>NAME - 1)))
         elif kind == IFLA_ADDRESS:
             link.address_size = <unsigned char>min(size, <size_t>ADDRESS)
             memset(link.address, 0, ADDRESS)
@@ -375,7 +379,7 @@ cdef class Links:
             if size >= sizeof(error):
                 memcpy(&error, data, sizeof(error))
             if error:
-                return -error if error < 0 else EBADMSG
+                return -error if -MAX_ERRNO <= error < 0 else EBADMSG
             if head.nlmsg_flags & NLM_F_DUMP_INTR:
                 return EAGAIN
             if head.nlmsg_type == NLMSG_DONE:
