@@ -3,10 +3,19 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Of fuzzing, all targets together.
+SECONDS ?= 60
+TARGET ?= all
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.h) $(wildcard esnode/_fast/*.p*)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench soak golden docs docs-check asan ci clean
+.PHONY: help run test lint bench soak golden docs docs-check asan fuzz sanitize ci clean
+
+# $(call sanitized,NAME,MORE): the extensions with sanitizers, and the tests, in build/NAME.
+COMMA := ,
+sanitized = ESNODE_SANITIZE=address,undefined,float-cast-overflow$(2) $(BIN)/python setup.py --quiet \
+	  build --build-lib build/$(1) --build-temp build/$(1).tmp build_ext --parallel 2 && \
+	rm -rf build/$(1)/tests && cp -r csrc tests pyproject.toml build/$(1)
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -38,8 +47,9 @@ lint: $(VENV)/.dev  ## ruff, mypy and the stubs against the extensions
 bench: $(VENV)/.dev  ## Measure, with the baselines beside the results
 	$(BIN)/python -m benchmarks.scenario $(ARGS)
 
-soak: $(VENV)/.dev  ## The long form of the endurance tests
+soak: $(VENV)/.dev  ## The long form of the endurance tests, and ten minutes of fuzzing
 	ESNODE_SOAK=1 $(BIN)/python -m pytest tests/test_soak.py $(ARGS)
+	$(MAKE) sanitize SECONDS=600
 
 golden: $(VENV)/.dev  ## Write the golden pages anew; look at the diff
 	$(BIN)/python -m tests.golden
@@ -52,15 +62,26 @@ docs-check: $(VENV)/.dev  ## Fail where a generated page is not what `make docs`
 
 asan: $(VENV)/.dev  ## The extensions' tests under the address and undefined-behaviour sanitizers
 	rm -rf build/asan
-	ESNODE_SANITIZE=address,undefined,float-cast-overflow $(BIN)/python setup.py --quiet build \
-	  --build-lib build/asan --build-temp build/asan.tmp build_ext --force
-	cp -r csrc tests pyproject.toml build/asan
+	$(call sanitized,asan)
 	if [ -d ../shared ]; then ln -sfn ../../shared build/shared; fi
 	cd build/asan && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	  $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider --capture=sys tests/fast $(ARGS)
+	  $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider --capture=sys tests/fast tests/fuzz $(ARGS)
 
-ci: lint test docs-check  ## What CI runs
+$(VENV)/.fuzz: $(VENV)/.dev
+	command -v clang >/dev/null
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=2.3'
+	touch $@
+
+fuzz: $(VENV)/.fuzz  ## Feed the readers with odd bytes for SECONDS, or one TARGET of tests/fuzz; needs clang
+	CC=clang LDSHARED="clang -shared" $(call sanitized,fuzz,$(COMMA)fuzzer-no-link)
+	cd build/fuzz && $(CURDIR)/$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS) $(FILES)
+
+sanitize:  ## `make fuzz`, or `make asan` where that cannot be done
+	@if $(MAKE) $(VENV)/.fuzz; then $(MAKE) fuzz; \
+	else echo "No clang, or no atheris: no fuzzing; the tests under gcc's sanitizers instead"; $(MAKE) asan; fi
+
+ci: lint test docs-check sanitize  ## What CI runs
 
 clean:  ## Remove what the other targets made
 	rm -rf .venv build esnode/_fast/*.so
