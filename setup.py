@@ -9,8 +9,8 @@ from setuptools import Extension, setup
 SANITIZE = os.environ.get("ESNODE_SANITIZE")  # such as "address,undefined"
 FLAGS = ["-std=c11", "-O3", "-Wall", "-Wno-unused-function"]
 if SANITIZE:
-    # Python's own flags have -fwrapv, under which no overflow is reported. Nothing is linked to: the
-    # sanitizers are to be preloaded, before Python.
+    # Python's own flags have -fwrapv, under which no overflow is reported. Nothing is linked to:
+    # the sanitizers are to be preloaded, before Python.
     FLAGS = ["-std=c11", "-O1", "-g", "-fno-wrapv", "-fno-omit-frame-pointer"]
     FLAGS.append(f"-fsanitize={SANITIZE}")
 
