@@ -60,26 +60,28 @@ docs: $(VENV)/.dev  ## Write the generated pages anew
 docs-check: $(VENV)/.dev  ## Fail where a generated page is not what `make docs` writes
 	$(BIN)/python -m esnode.catalog --check docs
 
+asan: TESTS ?= tests/fast tests/fuzz
 asan: $(VENV)/.dev  ## The extensions' tests under the address and undefined-behaviour sanitizers
 	rm -rf build/asan
 	$(call sanitized,asan)
 	if [ -d ../shared ]; then ln -sfn ../../shared build/shared; fi
 	cd build/asan && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	  $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider --capture=sys tests/fast tests/fuzz $(ARGS)
+	  $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider --capture=sys $(TESTS) $(ARGS)
 
 $(VENV)/.fuzz: $(VENV)/.dev
 	command -v clang >/dev/null
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=2.3'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 1 'atheris>=2.3'
 	touch $@
 
 fuzz: $(VENV)/.fuzz  ## Feed the readers with odd bytes for SECONDS, or one TARGET of tests/fuzz; needs clang
 	CC=clang LDSHARED="clang -shared" $(call sanitized,fuzz,$(COMMA)fuzzer-no-link)
 	cd build/fuzz && $(CURDIR)/$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS) $(FILES)
 
-sanitize:  ## `make fuzz`, or `make asan` where that cannot be done
-	@if $(MAKE) $(VENV)/.fuzz; then $(MAKE) fuzz; \
-	else echo "No clang, or no atheris: no fuzzing; the tests under gcc's sanitizers instead"; $(MAKE) asan; fi
+sanitize:  ## `make fuzz`; where that cannot be done, tests/fuzz under gcc's sanitizers
+	@if $(MAKE) --no-print-directory $(VENV)/.fuzz; then $(MAKE) --no-print-directory fuzz; \
+	else echo "Without clang or atheris nothing is fuzzed: Hypothesis feeds the readers instead"; \
+	$(MAKE) --no-print-directory asan TESTS=tests/fuzz; fi
 
 ci: lint test docs-check sanitize  ## What CI runs
 

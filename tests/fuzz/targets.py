@@ -29,7 +29,18 @@ from esnode.metrics import Metric
 from tests import bighost, oracle
 from tests.fast.netlink import DELLINK, END, ETH, IB, NEWLINK, link, message
 from tests.fast.pages import HEAT, LOAD, SEEN, Row, plain
-from tests.fast.readers import FORMATS, Bound, Format, Packets, Reader, Single, Values
+from tests.fast.readers import (
+    DISKS,
+    FORMATS,
+    IFACES,
+    Bound,
+    Columns,
+    Format,
+    Packets,
+    Reader,
+    Single,
+    Values,
+)
 
 HOSTS = Path(__file__).parents[1] / "fixtures" / "hosts"
 
@@ -536,12 +547,15 @@ class Model:
             assert b"".join(parts) == page
 
 
+#: Where most columns are alike, a few are enough; vmstat is as meminfo, netstat as snmp.
+PLAIN: dict[str, Format] = {
+    **{name: form for name, form in FORMATS.items() if name not in ("vmstat", "net/netstat")},
+    "diskstats": Columns(DISKS, [0, 3, 20, 63], 2, None),
+    "net/dev": Columns(IFACES, [1, 16, 63], 0, b":"),
+}
+
 TARGETS: dict[str, Target] = {
-    **{
-        name.replace("/", "-"): Texts(form, "/" + name)
-        for name, form in FORMATS.items()
-        if name not in ("vmstat", "net/netstat")  # as meminfo and snmp
-    },
+    **{name.replace("/", "-"): Texts(form, "/" + name) for name, form in PLAIN.items()},
     "rows": AnyRows(),
     "follow-diskstats": Follow("diskstats", b"", (0, 1, *range(3, 14)), key=2),
     "follow-net-dev": Follow("net/dev", b"", range(1, 17), until=b":"),
