@@ -131,6 +131,7 @@ class Devices(Collector):
                 # At each tick. A link that leads elsewhere changes the time of a copy's directory.
                 self.listed = os.listdir(self.path()), os.stat(self.path()).st_mtime  # noqa: PTH116, PTH208
         except OSError:
+            self.listed = b""  # what comes back may look as it did before
             return True
         return before != self.listed
 

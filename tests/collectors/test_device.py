@@ -189,6 +189,17 @@ def test_devices_come_and_go_at_a_tick(tree: ThingTree) -> None:
     ]
 
 
+def test_a_directory_that_goes_and_comes_back_as_it_was(tree: ThingTree) -> None:
+    tree.add("thing0")
+    there = tree.read()
+    directory = tree.root / SYS
+    aside = directory.rename(directory.with_name("aside"))
+    for _ in range(2):
+        assert tree.read() == {}
+    aside.rename(directory)
+    assert tree.read() == there
+
+
 def test_a_device_that_goes_between_ticks_goes_without_a_word(tree: ThingTree) -> None:
     tree.add("thing0")
     tree.add("thing1")
