@@ -11,7 +11,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
 from . import __version__
@@ -84,14 +84,16 @@ class Agent:
         for name, enabled in self.enabled.items():
             yield row(own.DISABLED, (name,), not enabled)
         parts: dict[str, list[Part]] = {}
+        entries: dict[str, list[Entry]] = {}
         for name, entry in self.store.lanes.items():
             yield row(own.AGE, (name,), age(entry))
             for part in entry.lane.parts:
                 parts.setdefault(part.name, []).append(part)
+                entries.setdefault(part.name, []).append(entry)
         for name, group in parts.items():
             yield row(own.DURATION, (name,), over(group, "seconds", sum))
             yield row(own.ERRORS, (name,), over(group, "errors", sum))
-            yield row(own.UP, (name,), partial(up, group))
+            yield row(own.UP, (name,), partial(up, group, entries[name]))
         yield row(own.SCRAPES, (), lambda: self.application.scrapes)
         yield row(own.RELOADS, (), 0)
         yield row(own.SERIES, (), lambda: self.store.series)
@@ -160,9 +162,15 @@ def over(
     return lambda: combine([getattr(part, name) for part in parts])
 
 
-def up(parts: list[Part]) -> bool:
-    """Whether a collector could read its sources: those that are on this machine, at least one."""
-    return any(part.up for part in parts) and all(part.up or part.absent for part in parts)
+def up(parts: list[Part], entries: Collection[Entry] = ()) -> bool:
+    """Whether a collector could read its sources: those that are on this machine, at least one;
+    and whether its lanes are still heard of."""
+    now = time.monotonic()
+    return (
+        any(part.up for part in parts)
+        and all(part.up or part.absent for part in parts)
+        and not any(entry.missing(now) for entry in entries)
+    )
 
 
 def age(entry: Entry) -> Callable[[], float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from esnode import __version__
+from esnode import __version__, store
 from esnode._fast.table import Table
 from esnode.agent import Agent, up
 from esnode.collectors import COLLECTORS
@@ -63,6 +63,20 @@ def test_errors_are_counted_from_zero_and_say_who_is_down() -> None:
     for name, errors in by(before, "esnode_agent_errors_total").items():
         assert (errors > 0) == (name not in HARDWARE)
         assert by(after, "esnode_agent_errors_total")[name] >= errors
+
+
+def test_a_lane_that_is_not_heard_of_has_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = agent(FIXTURES / "small-vm", path_rootfs="/", disk_mount_include="^/$")
+    ups = by(read(late), "esnode_agent_collector_up")
+    assert ups["cpu"] == ups["memory"] == ups["network"] == 1
+    entry = late.store.lanes["devices"]
+    monkeypatch.setattr(entry.lane, "interval", -1)
+    monkeypatch.setattr(store, "LEAST", 0)
+    rows = series(late.store.page(TEXT, frozenset(late.enabled) | {"agent"}).body)
+    assert not any(name.startswith("esnode_network_mtu") for name in rows)
+    now = by(rows, "esnode_agent_collector_up")
+    assert now["cpu"] == now["network"] == now["disk"] == 0
+    assert now["memory"] == now["node"] == 1
 
 
 def test_a_failing_collector_is_no_other_ones_trouble(tmp_path: Path) -> None:
