@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # Of fuzzing, all targets together.
 SECONDS ?= 60
 TARGET ?= all
+# The same bytes each time; 0: others.
+SEED ?= 0
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.h) $(wildcard esnode/_fast/*.p*)
 
 .DEFAULT_GOAL := help
@@ -76,13 +78,14 @@ $(VENV)/.fuzz: $(VENV)/.dev
 
 fuzz: $(VENV)/.fuzz  ## Feed the readers with odd bytes for SECONDS, or one TARGET of tests/fuzz; needs clang
 	CC=clang LDSHARED="clang -shared" $(call sanitized,fuzz,$(COMMA)fuzzer-no-link)
-	cd build/fuzz && $(CURDIR)/$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS) $(FILES)
+	cd build/fuzz && $(CURDIR)/$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS) --seed $(SEED) $(FILES)
 
 sanitize:  ## `make fuzz`; where that cannot be done, tests/fuzz under gcc's sanitizers
 	@if $(MAKE) --no-print-directory $(VENV)/.fuzz; then $(MAKE) --no-print-directory fuzz; \
 	else echo "Without clang or atheris nothing is fuzzed: Hypothesis feeds the readers instead"; \
 	$(MAKE) --no-print-directory asan TESTS=tests/fuzz; fi
 
+ci: export SEED = 1
 ci: lint test docs-check sanitize  ## What CI runs
 
 clean:  ## Remove what the other targets made

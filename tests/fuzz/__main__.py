@@ -1,8 +1,8 @@
 """Feeds the readers with odd bytes, guided by what they reach: `make fuzz`.
 
-python -m tests.fuzz TARGET|all [--seconds N] [FILE ...]: files are fed instead, once each. To be
-run where the extensions have been built for it. Bytes that break something are left in found/,
-those that reach new parts of a reader in corpus/.
+python -m tests.fuzz TARGET|all [--seconds N] [--seed N] [FILE ...]: files are fed instead, once
+each. To be run where the extensions have been built for it. Bytes that break something are left in
+found/, those that reach new parts of a reader in corpus/.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def feed(target: Target, options: list[str]) -> None:
         atheris.Fuzz()
 
 
-def run(name: str, target: Target, seconds: float, files: Sequence[str]) -> tuple[bool, str]:
+def run(
+    name: str, target: Target, seconds: float, seed: int, files: Sequence[str]
+) -> tuple[bool, str]:
     """Feeds a target in a process of its own. Whether it stood that, and what the process said."""
     from tests.fuzz.targets import ACTS
 
@@ -67,7 +69,8 @@ def run(name: str, target: Target, seconds: float, files: Sequence[str]) -> tupl
         for number, seed in enumerate(target.seeds()):
             (seeds / str(number)).write_bytes(seed)
         words.write_text("".join(f'"{spelled(word)}"\n' for word in (*target.words, *ACTS)))
-        limits = f"-max_total_time={max(1, round(seconds))}", f"-max_len={target.longest}"
+        time = f"-max_total_time={max(1, round(seconds))}"
+        limits = time, f"-max_len={target.longest}", f"-seed={seed}"
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "tests.fuzz", name, "--here"),
@@ -109,6 +112,7 @@ def main() -> int:
     parser.add_argument("target", choices=[*TARGETS, "all"])
     parser.add_argument("files", nargs="*")
     parser.add_argument("--seconds", type=float, default=60, help="for all targets together")
+    parser.add_argument("--seed", type=int, default=0, help="the same bytes each time; 0: others")
     args = parser.parse_args()
     chosen = TARGETS if args.target == "all" else {args.target: TARGETS[args.target]}
     workers = min(len(os.sched_getaffinity(0)), len(chosen))
@@ -116,7 +120,7 @@ def main() -> int:
     failed = False
     with ThreadPoolExecutor(workers) as pool:
         runs = {
-            name: pool.submit(run, name, target, seconds, args.files)
+            name: pool.submit(run, name, target, seconds, args.seed, args.files)
             for name, target in chosen.items()
         }
         for name, running in runs.items():
