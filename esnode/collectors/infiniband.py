@@ -134,7 +134,7 @@ OFFLINE = {9: "offline"}
 #: Not counters: how often the adapter renews the others, in ms.
 SETTINGS = frozenset(("lifespan",))
 
-_RATE = re.compile(r"(\d+(?:\.\d+)?) Gb/sec")
+_RATE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) Gb/sec")
 
 
 class Infiniband(Devices):
@@ -204,6 +204,6 @@ def ipoib(path: str, port: str) -> str | None:
     """The interface over a port: the first with its number; others are children of it."""
     for interface in listing(f"{path}/device/net"):
         index = text(f"{path}/device/net/{interface}/dev_port")
-        if index and index.isdecimal() and str(int(index) + 1) == port:
+        if port.isdecimal() and index == str(int(port) - 1):
             return label(os.fsencode(interface))
     return None

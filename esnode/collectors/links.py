@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,9 +27,11 @@ INFO = gauge(
 #: What one netlink message tells, in the order of its reader's slots.
 LINK = (UP, MTU, CHANGES)
 
-#: What drivers and kernels say when they do not know a speed, in Mbit/s; -1 is read as no number.
-NO_SPEED = ("65535", "4294967295")
+#: What drivers say when they do not know a speed, in Mbit/s; kernels say -1, or 4294967295.
+NO_SPEED = "65535"
 MEGABIT = 1e6 / 8
+
+_SPEED = re.compile(r"\d{1,9}")
 
 
 class Links(Devices):
@@ -65,7 +68,7 @@ class Links(Devices):
                 operstate,
             ),
         )
-        if speed.isdecimal() and speed not in NO_SPEED:
+        if _SPEED.fullmatch(speed) and speed != NO_SPEED:
             yield Constant(SPEED, (iface,), int(speed) * MEGABIT)
         if self.netlink is None:
             if operstate:

@@ -236,5 +236,5 @@ def range_of(zone: str) -> float:
     """The joules at which a zone's counter starts over; 0 when that is not known."""
     try:
         return int(text(f"{zone}/max_energy_range_uj") or "0") / 1e6
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0

@@ -44,6 +44,7 @@ CORE_USAGE = "esnode_cpu_usage_percent"
 MOST = 8192
 
 _NODE = re.compile(r"node(\d{1,6})")
+_DISTANCE = re.compile(r"\d{1,9}")
 _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
 
@@ -111,7 +112,7 @@ class Numa(Collector):
             numastat.bind(key.encode(), (1, add(ALLOCATIONS, (number, kind))))
         node.readers = [meminfo, numastat]
         distances = (text(f"{path}/distance") or "").split()
-        if len(distances) == len(numbers) and all(map(str.isdecimal, distances)):
+        if len(distances) == len(numbers) and all(map(_DISTANCE.fullmatch, distances)):
             for to, distance in zip(numbers, distances, strict=True):
                 self.table.set(add(DISTANCE, (number, to), OWNER), float(distance))
         node.cores = cores(text(f"{path}/cpulist") or "")

@@ -79,7 +79,7 @@ class Power(Devices):
         """Unwraps a zone's counter where its hardware starts over; a package has power, too."""
         try:
             modulus = int(text(f"{device.path}/max_energy_range_uj") or "0") / 1e6
-        except ValueError:
+        except (ValueError, OverflowError):
             modulus = 0
         for (metric, labels), slot in device.slots.items():
             if metric is PACKAGE_POWER:

@@ -69,7 +69,8 @@ def kind_of(words: list[str], slot: str | None, required: int | None) -> str:
     if "journal" in words:
         return "other"
     if "in_sync" in words:
-        given_up = slot and slot.isdecimal() and required is not None and int(slot) >= required
+        number = _COUNT.fullmatch(slot or "")
+        given_up = number and required is not None and int(number[1]) >= required
         return "other" if given_up else "active"
     if "spare" in words:
         return "spare" if slot in (None, "none") else "other"

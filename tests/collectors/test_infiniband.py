@@ -126,6 +126,7 @@ def test_none_is_unavailable(fabric: Tree) -> None:
         ("800 Gb/sec (4X XDR)", 100e9),
         ("10 Gb/sec (4X)", 1.25e9),
         ("N/A", None),
+        ("9" * 400 + " Gb/sec (4X)", None),
         ("", None),
         ("x\n" * 400, None),
     ],

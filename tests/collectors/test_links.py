@@ -68,7 +68,9 @@ def test_values_of_the_files(links: Tree) -> None:
     assert links.errors == 0
 
 
-@pytest.mark.parametrize("speed", ["-1", "65535", "4294967295", "", "fast", "1e3"])
+@pytest.mark.parametrize(
+    "speed", ["-1", "65535", "4294967295", "", "fast", "1e3", "9" * 400, "9" * 5000]
+)
 def test_an_invalid_speed_is_absent(speed: str, links: Tree) -> None:
     links.write(device("eth0", {**ETH0, "speed": f"{speed}\n", "duplex": "unknown\n"}))
     rows = links.read()

@@ -184,7 +184,9 @@ def test_nodes_without_memory_or_cores(machine: Tree) -> None:
     assert machine.errors == 0
 
 
-@pytest.mark.parametrize("text", ["", "10\n", "10 21 30\n", "10 x\n", "10 -1\n", "10 2.1\n"])
+@pytest.mark.parametrize(
+    "text", ["", "10\n", "10 21 30\n", "10 x\n", "10 -1\n", "10 2.1\n", f"10 {'9' * 400}\n"]
+)
 def test_distances_that_are_none_are_absent(machine: Tree, text: str) -> None:
     machine.write({f"{TOP}/node0/distance": text})
     assert distances(machine.read()) == {1: {0: 21, 1: 10}}

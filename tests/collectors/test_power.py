@@ -196,7 +196,7 @@ def test_a_counter_that_is_reset_has_no_power_in_that_tick(rapl: Tree) -> None:
     assert rows[watts("0")] > 0
 
 
-@pytest.mark.parametrize("text", ["", "0", "-7", "no number", "9" * 5000, None])
+@pytest.mark.parametrize("text", ["", "0", "-7", "no number", "9" * 400, "9" * 5000, None])
 def test_without_a_range_every_fall_is_a_reset(rapl: Tree, text: str | None) -> None:
     files = zone("0", "package-0", 1_000_000)
     name = f"{CLASS}/intel-rapl:0/max_energy_range_uj"

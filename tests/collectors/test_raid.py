@@ -208,6 +208,14 @@ def test_without_slots_the_states_decide(raid: Tree) -> None:
     assert counts(raid.read(), "md0") == (2, 1, 1, 3)
 
 
+def test_a_slot_that_is_none_costs_no_array(raid: Tree) -> None:
+    files = ARRAYS["healthy"].files("md0")
+    slot = next(path for path in files if path.endswith("slot"))
+    raid.write({**files, slot: "9" * 5000})
+    assert counts(raid.read(), "md0") == (2, 0, 0, 2)
+    assert raid.errors == 0
+
+
 def test_a_disk_fails_and_another_takes_its_place(raid: Tree) -> None:
     raid.write(ARRAYS["healthy"].files("md0"))
     assert counts(raid.read(), "md0") == (2, 0, 0, 2)
