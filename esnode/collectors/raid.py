@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..metrics import gauge
 from .base import label
@@ -22,6 +23,7 @@ class Raid(Devices):
     switch = "enable_disk"
     directory = "block"
     pattern = re.compile("md.+", re.DOTALL)
+    nothing = "no RAID array"
     metrics = (DISKS,)
 
     def describe(self, name: str, path: str) -> Iterator[Row]:
@@ -43,9 +45,9 @@ class Raid(Devices):
                 yield Text(f"md/{disk}/slot")
                 words = text(f"{path}/md/{disk}/state")
                 slot = text(f"{path}/md/{disk}/slot")
-                if words is None:  # it has just gone
+                if words is None and not Path(path, "md", disk).exists():  # it has just gone
                     continue
-                kind = kind_of(words.split(","), slot, required)
+                kind = kind_of((words or "").split(","), slot, required)
                 if kind in disks:
                     # A disk and the one that replaces it have the same slot.
                     disks[kind].add(slot if slot and kind == "active" else disk)

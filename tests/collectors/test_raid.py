@@ -273,6 +273,21 @@ def test_a_state_that_cannot_be_understood_is_not_no_disk(raid: Tree) -> None:
     assert counts(raid.read(), "md0") == (2, 0, 0, 2)
 
 
+@pytest.mark.parametrize("text", [None, ""])
+def test_a_state_that_cannot_be_read_is_not_no_disk(raid: Tree, text: str | None) -> None:
+    files = ARRAYS["healthy"].files("md0")
+    raid.write(files)
+    assert counts(raid.read(), "md0") == (2, 0, 0, 2)
+    state = next(path for path in files if "/dev-" in path and path.endswith("state"))
+    if text is None:
+        raid.remove(state)
+    else:
+        raid.write({state: text})
+    assert raid.read() == {}
+    raid.write({state: files[state]})
+    assert counts(raid.read(), "md0") == (2, 0, 0, 2)
+
+
 def test_other_disks_are_no_arrays(raid: Tree) -> None:
     raid.write({"sys/block/sda/size": "5\n", "sys/block/mdx/size": "5\n", "sys/block/md": "x"})
     assert raid.read() == {}
