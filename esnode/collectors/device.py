@@ -104,6 +104,8 @@ class Devices(Collector):
     list_file: ClassVar[str] = ""
     #: Whether reading never waits for a device, see Values.
     quick: ClassVar[bool] = False
+    #: What the log says of a directory without a device that is shown.
+    nothing: ClassVar[str] = "nothing to read"
     #: Seconds between two readings, at a tick; 0: with every reading.
     period: ClassVar[float] = 0
 
@@ -157,7 +159,7 @@ class Devices(Collector):
         self.news: set[bytes] = set()
         self.look()
         if not any(device.rows for device in self.devices.values()):
-            raise Unavailable(f"{self.path()}: nothing to read")
+            raise Unavailable(f"{self.path()}: {self.nothing}")
 
     def look(self) -> None:
         """Follows the devices that come and go, and what each of them has."""

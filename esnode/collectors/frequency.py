@@ -23,6 +23,7 @@ class Frequency(Devices):
     directory = "devices/system/cpu"
     pattern = re.compile(r"cpu\d+")
     list_file = "online"
+    nothing = "no core tells its frequency"
     quick = True
     fresh = False
     period = 15.0

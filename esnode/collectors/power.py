@@ -39,6 +39,7 @@ class Power(Devices):
     switch = "enable_power"
     directory = "class/powercap"
     pattern = _ZONE
+    nothing = "no RAPL"
     quick = True
     metrics = (PACKAGE_ENERGY, PACKAGE_POWER, DOMAIN_ENERGY)
 

@@ -22,6 +22,7 @@ class Throttles(Devices):
     directory = "devices/system/cpu"
     pattern = re.compile(r"cpu\d+")
     list_file = "online"
+    nothing = "no core counts throttles"
     quick = True
     metrics = (THROTTLES,)
 

@@ -291,3 +291,6 @@ def test_a_state_that_cannot_be_read_is_not_no_disk(raid: Tree, text: str | None
 def test_other_disks_are_no_arrays(raid: Tree) -> None:
     raid.write({"sys/block/sda/size": "5\n", "sys/block/mdx/size": "5\n", "sys/block/md": "x"})
     assert raid.read() == {}
+    assert raid.lane is not None
+    reason = raid.lane.parts[0].reason
+    assert reason == f"{raid.root}/sys/block: no RAID array", "there are disks to read"
