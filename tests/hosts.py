@@ -20,6 +20,8 @@ from esnode.sampler import Lane
 from . import bighost
 
 FIXTURES = Path(__file__).parent / "fixtures" / "hosts"
+#: The lanes of devices, which one lane stands for here.
+DEVICES = ("devices", "infiniband", "sensors")
 HOSTS = ("small-vm", "old-kernel", "empty", "garbage", "bighost")
 
 Rows = dict[str, float]
@@ -51,7 +53,8 @@ def lane(root: Path, collectors: Sequence[type[Collector]] | str = "host", **key
     settings = config(root, **keys)
     host = Host(settings.path_procfs, settings.path_sysfs, settings.path_rootfs)
     if isinstance(collectors, str):
-        collectors = [cls for cls in COLLECTORS if cls.lane == collectors]
+        names = DEVICES if collectors == "devices" else (collectors,)
+        collectors = [cls for cls in COLLECTORS if cls.lane in names]
     return Lane("host", [cls(host, settings) for cls in collectors], 5)
 
 

@@ -40,6 +40,7 @@ _K10TEMP = re.compile(r".*:([0-9a-f]{2})\.\d")
 class Hwmon(Devices):
     name = "hwmon"
     switch = "enable_power"
+    lane = "sensors"
     directory = "class/hwmon"
     metrics = (CPU_TEMPERATURE, TEMPERATURE, FAN, POWER, VOLTS)
 

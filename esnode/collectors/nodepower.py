@@ -77,7 +77,7 @@ def bmc_of(host: Host, max_age: float) -> Bmc | None:
 class NodePower(Collector):
     name = "power"
     switch = "enable_power"
-    lane = "devices"
+    lane = "sensors"
     metrics = (POWER, ENERGY, SOURCE, EXCEEDED)
     #: Opens the BMC.
     bmc_of: ClassVar[Callable[[Host, float], Bmc | None]] = staticmethod(bmc_of)

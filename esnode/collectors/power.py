@@ -37,6 +37,7 @@ PERMISSION = (
 class Power(Devices):
     name = "power"
     switch = "enable_power"
+    lane = "sensors"
     directory = "class/powercap"
     pattern = _ZONE
     nothing = "no RAPL"

@@ -16,7 +16,7 @@ from esnode.config import Settings
 from esnode.dialects import TEXT
 from esnode.host import Host
 from esnode.sampler import Part
-from tests.hosts import FIXTURES, Rows, config
+from tests.hosts import DEVICES, FIXTURES, Rows, config
 from tests.running import series
 
 NAMES = list(dict.fromkeys(collector.name for collector in COLLECTORS))
@@ -51,7 +51,7 @@ def test_every_collector_is_accounted_for(tmp_path: Path) -> None:
     assert list(durations) == NAMES
     assert all(0 < seconds < 5 for seconds in durations.values())
     ages = by(rows, "esnode_agent_snapshot_age_seconds", "lane")
-    assert list(ages) == ["host", "mounts", "devices"]
+    assert list(ages) == ["host", "mounts", *DEVICES]
     assert all(0 <= age < 5 for age in ages.values())
 
 
@@ -148,7 +148,9 @@ def test_a_disabled_collector_has_no_rows_but_one() -> None:
     off = ("disk", "network", "infiniband")
     assert disabled == {name: float(name in off) for name in NAMES}
     assert list(by(rows, "esnode_agent_collector_up")) == [n for n in NAMES if n not in off]
-    assert list(by(rows, "esnode_agent_snapshot_age_seconds", "lane")) == ["host", "devices"]
+    assert list(by(rows, "esnode_agent_snapshot_age_seconds", "lane")) == [
+        *("host", "devices", "sensors")
+    ]
     assert not [name for name in rows if name.startswith(("esnode_disk", "esnode_network"))]
 
 
