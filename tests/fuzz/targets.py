@@ -41,6 +41,7 @@ from tests.fast.readers import (
     Single,
     Values,
 )
+from tests.fast.texts import ODD
 
 HOSTS = Path(__file__).parents[1] / "fixtures" / "hosts"
 
@@ -102,19 +103,27 @@ class Target:
 
 
 class Texts(Target):
-    """A reader of a format whose values are known for each text."""
+    """A reader of a format whose values are known for each text.
 
-    def __init__(self, form: Format, *ends: str) -> None:
+    ends: of the paths of files in that format; odd: more seeds.
+    """
+
+    def __init__(self, form: Format, ends: Sequence[str], odd: Sequence[bytes] = ()) -> None:
         self.form = form
-        self.words = form.words
+        self.words = (*form.words, *ODD)
         self.ends = ends
+        self.odd = odd
+        self.longest = max([2000, *map(len, odd)])
 
     def seeds(self) -> Iterator[bytes]:
+        yield from self.odd
         for end in self.ends:
             texts = found(end)
             yield from texts
             yield REPLACED.join(texts)
             yield WRITTEN.join([*texts[:2], REMOVED, *texts[:1]])
+        for word in self.form.words:
+            yield b"".join(b"%s %s\n" % (word, odd) for odd in ODD if len(odd) < 100)
 
     def __call__(self, data: bytes, path: Path) -> None:
         compare(self.form.bind(path), self.form.expected(), data, path)
@@ -218,7 +227,13 @@ class Follow(Target):
         until: bytes | None = None,
         lasting: bytes | None = None,
     ) -> None:
-        self.words = (*FORMATS[end].words, b"".join(b" %d" % i for i in shape), b"loop1", b"dm-1")
+        self.words = (
+            *FORMATS[end].words,
+            *ODD,
+            b"".join(b" %d" % i for i in shape),
+            b"loop1",
+            b"dm-1",
+        )
         self.end = end
         self.start, self.shape, self.key, self.until = start, shape, key, until
         self.lasting = lasting
@@ -328,6 +343,9 @@ class Messages(Target):
         )
         yield eth + ib + END + WRITTEN + REPLACED.join(changes)
         yield b"".join(message(NEWLINK, link(i, b"if%d" % i, i)) for i in range(20)) + END
+        yield (
+            b"".join(message(NEWLINK, link(1, b"n" * n, address=bytes(n))) for n in (32, 90)) + END
+        )
         yield message(2, struct.pack("=i", -1)) + eth
         yield message(NEWLINK, ETH, 0x10) + END
 
@@ -411,9 +429,11 @@ class Numbers(Target):
 
     def seeds(self) -> Iterator[bytes]:
         values = (0.0, 0.1, -1.5, 5e-324, 1.7e308, 1e21, 1e22, 2.0**53, 1e-5, 123.456, math.inf)
-        yield struct.pack(f"<{len(values)}d", *values)
-        for value in values:
+        # A shorter decimal lies on the border to the next double above, or below.
+        border = (float(2**54 + 4), float(2**54 + 28))
+        for value in values + border:
             yield struct.pack("<d", value)
+        yield struct.pack("<13d", *values, *border)
 
     def __call__(self, data: bytes, path: Path) -> None:
         texts = []
@@ -547,6 +567,13 @@ class Model:
             assert b"".join(parts) == page
 
 
+#: A name that is too long, and as long as one that is bound but for a multiple of 64.
+LONG = b"Tcp: RetransSegs %s\nTcp: 1 2\n" % (b"n" * (4096 + 75))
+#: The most CPUs, and one more.
+CPUS = [b"0 0 0" + b" 0" * 9 + b" %x\n" % number for number in (8191, 8192)]
+#: As long as a value may be, and longer.
+PADDED = [b"5".ljust(size) for size in (511, 512, 513)]
+
 #: Where most columns are alike, a few are enough; vmstat is as meminfo, netstat as snmp.
 PLAIN: dict[str, Format] = {
     **{name: form for name, form in FORMATS.items() if name not in ("vmstat", "net/netstat")},
@@ -555,13 +582,16 @@ PLAIN: dict[str, Format] = {
 }
 
 TARGETS: dict[str, Target] = {
-    **{name.replace("/", "-"): Texts(form, "/" + name) for name, form in PLAIN.items()},
+    **{
+        name.replace("/", "-"): Texts(form, ["/" + name], [LONG] if name == "net/snmp" else [])
+        for name, form in PLAIN.items()
+    },
     "rows": AnyRows(),
     "follow-diskstats": Follow("diskstats", b"", (0, 1, *range(3, 14)), key=2),
     "follow-net-dev": Follow("net/dev", b"", range(1, 17), until=b":"),
     "follow-stat": Follow("stat", b"cpu", range(1, 5), lasting=b"cpu"),
-    "softnet": Texts(Packets(), "net/softnet_stat"),
-    "values": Singles(Single(), "ports/1/state", "_input", "energy_uj"),
+    "softnet": Texts(Packets(), ["net/softnet_stat"], CPUS),
+    "values": Singles(Single(), ["ports/1/state", "_input", "energy_uj"], PADDED),
     "file": Whole(),
     "links": Messages(),
     "numbers": Numbers(),

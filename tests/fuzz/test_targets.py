@@ -8,8 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fast.texts import ODD
-from tests.fuzz.targets import REMOVED, REPLACED, TARGETS, WRITTEN
+from tests.fuzz.targets import ACTS, TARGETS
 
 FOUND = Path(__file__).parent / "found"
 
@@ -33,8 +32,7 @@ def damaged(draw: st.DrawFn, name: str, seeds: list[bytes]) -> bytes:
     target = TARGETS[name]
     data = draw(st.sampled_from(seeds))
     piece = st.one_of(
-        st.sampled_from([*target.words, b" ", b"\n", WRITTEN, REPLACED, REMOVED]),
-        st.sampled_from(ODD),
+        st.sampled_from([*target.words, b" ", b"\n", *ACTS]),
         st.binary(max_size=8),
         st.sampled_from(seeds),
     )
