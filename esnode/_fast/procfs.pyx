@@ -322,7 +322,7 @@ cdef class Rows:
         self.file = File(path)
         if not 0 <= key < FIELDS:
             raise ValueError(f"column {key}")
-        self.key = key
+        self.key = 0 if until else key
         self.until = until[0] if until else 0
         self.after = after[0] if after else 0
         self.news = news

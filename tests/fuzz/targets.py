@@ -154,9 +154,9 @@ class AnyRows(Target):
     def __call__(self, data: bytes, path: Path) -> None:
         choice = random.Random(data[:2])
         until = choice.choice((None, None, b":", b"="))
-        key = 0 if until else choice.choice((0, 0, 1, 2, 5, 63))
+        key = choice.choice((0, 0, 1, 2, 5, 63))
         after = choice.choice((None, b"=", b":"))
-        columns = [at for at in (*range(8), 62, 63) if at != key]
+        columns = [at for at in (*range(8), 62, 63) if at != (0 if until else key)]
         cells: dict[str, tuple[bytes, list[int], list[int], int, int]] = {}
         for name in self.keys:
             for n in range(choice.randrange(4)):
