@@ -101,10 +101,13 @@ class Lane:
         self.table = Table(list(groups.items()))
         #: When the reading that is under way began, in monotonic seconds; None between readings.
         self.reading_since: float | None = None
-        #: Whether a scrape is worth a reading.
-        self.fresh = True
         #: Asks for a fresh reading now.
         self.request: Callable[[], None] = lambda: None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a scrape is worth a reading now; any thread may ask."""
+        return any(part.bound and part.collector.wanted() for part in self.parts)
 
     def start(self, tick: bool) -> None:
         """The first half of a reading; ``tick``: what belongs to the tick is due as well."""
@@ -125,7 +128,6 @@ class Lane:
             part.sample(tick)
             before, now = now, time.monotonic()
             part.seconds = now - before
-        self.fresh = any(part.bound and part.collector.fresh for part in self.parts)
         snapshot = self.table.freeze(start, int(time.time() * 1000))
         self.reading_since = None
         return snapshot

@@ -154,7 +154,7 @@ class Store:
                     continue
                 if self.max_age > 0 and entry.age(now) <= self.max_age:
                     continue
-                if entry.snapshot is not None and not entry.lane.fresh:
+                if entry.snapshot is not None and not entry.lane.wanted:
                     continue
                 since = entry.lane.reading_since
                 if since is None:

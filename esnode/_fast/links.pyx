@@ -234,6 +234,14 @@ cdef class Links:
         self.changed = False
         return changed
 
+    def pending(self):
+        """Whether a reading could find anything new: the kernel has sent something. Any thread may
+        ask."""
+        cdef pollfd watch
+        watch.fd = self.fd
+        watch.events = POLLIN
+        return not self.opened or poll(&watch, 1, 0) != 0
+
     def found(self):
         """{name: (state, address)} of all interfaces at the last reading, in sysfs's spelling; the
         address is None where there is none."""

@@ -45,7 +45,7 @@ class Collector:
     #: The key that turns it on.
     switch: ClassVar[str]
     lane: ClassVar[str] = "host"
-    #: Whether a scrape is worth a reading; else it is read at each tick only.
+    #: Whether it is read for a scrape, too; else at each tick only.
     fresh: ClassVar[bool] = True
     metrics: ClassVar[tuple[Metric, ...]]
 
@@ -66,6 +66,10 @@ class Collector:
     def bind(self) -> None:
         """Adds rows and binds readers to them."""
         raise NotImplementedError
+
+    def wanted(self) -> bool:
+        """Whether a scrape is worth a reading now; any thread may ask."""
+        return self.fresh
 
     def start(self, tick: bool) -> None:
         """Starts what other threads do for the reading that follows; none by default."""

@@ -90,6 +90,10 @@ class Links(Devices):
         if self.netlink is not None:
             self.netlink.drop(os.fsencode(device.name))
 
+    def wanted(self) -> bool:
+        """The kernel tells of what changes, so that there is something to read, or nothing new."""
+        return self.netlink is None or self.netlink.pending()
+
     def sample(self, tick: bool) -> None:
         super().sample(tick)
         if self.netlink is not None:

@@ -53,7 +53,7 @@ def test_a_reading_lasts_for_a_while_and_is_for_ticks(node: Tree) -> None:
     due(node)
     assert hertz(node.read(tick=False))[0] == 1.2e9
     assert node.lane is not None
-    assert not node.lane.fresh
+    assert not node.lane.wanted
     assert hertz(node.read())[0] == 2e9
 
 

@@ -77,7 +77,7 @@ def test_a_scrape_is_worth_no_reading(disks: Tree) -> None:
     rows = disks.read()
     assert disks.read(tick=False) == rows
     assert disks.lane is not None
-    assert not disks.lane.fresh
+    assert not disks.lane.wanted
 
 
 def test_odd_texts_are_labels_or_nothing(disks: Tree) -> None:

@@ -517,3 +517,14 @@ def test_odd_bytes_break_nothing() -> None:
         with contextlib.suppress(OSError):
             bound.read()
         bound.links.found()
+
+
+def test_whether_there_is_anything_to_read(kernel: Kernel) -> None:
+    assert Links(Table([])).pending(), "nothing has been read yet"
+    bound = kernel.says(message(NEWLINK, ETH), END)
+    bound.read()
+    assert not bound.links.pending()
+    kernel.says(message(NEWLINK, IB))
+    assert bound.links.pending()
+    bound.read()
+    assert not bound.links.pending()
