@@ -5,13 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-import subprocess
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families as parse
 
 from esnode.collectors import COLLECTORS
 from esnode.collectors.infiniband import KINDS, PHYSICAL_STATES, STATES
@@ -19,10 +15,10 @@ from esnode.collectors.numa import KINDS as ALLOCATIONS
 from esnode.config import Config
 
 from . import captured
+from .collectors.exporter import node_exporter
 from .collectors.test_numa import node
 from .collectors.test_raid import ARRAYS
 from .hosts import Rows, Tree, lane, rows
-from .running import PATIENCE, free_port, wait_for
 
 LANES = sorted({cls.lane for cls in COLLECTORS})
 DETAIL = {key: True for key in Config.__struct_fields__ if key.endswith("_detail")}
@@ -365,54 +361,27 @@ COLLECTORS_ON = ("infiniband", "mdadm", "rapl", "hwmon", "cpu", "cpufreq", "memi
 
 
 @pytest.fixture(scope="module")
-def theirs(machine: Path) -> Iterator[Rows]:
+def theirs(machine: Path) -> Rows:
     """What node_exporter reads, as our rows."""
-    program = shutil.which("prometheus-node-exporter") or shutil.which("node_exporter")
-    if program is None:
-        pytest.skip("node_exporter is not installed (Debian package prometheus-node-exporter)")
-    address = f"127.0.0.1:{free_port()}"
-    process = subprocess.Popen(
-        [
-            *(program, f"--web.listen-address={address}", "--collector.disable-defaults"),
-            *(f"--path.procfs={machine}/proc", f"--path.sysfs={machine}/sys"),
-            *(f"--collector.{name}" for name in COLLECTORS_ON),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    text = ""
-
-    def read() -> bool:
-        nonlocal text
-        assert process.poll() is None, "node_exporter has ended"
-        try:
-            with urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE) as answer:
-                text = answer.read().decode()
-        except OSError:
-            return False
-        return True
-
-    try:
-        wait_for(read, "node_exporter answers")
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
-    samples = [sample for family in parse(text) for sample in family.samples]
-    done = {s.labels["collector"]: s.value for s in samples if s.name.endswith("collector_success")}
+    samples = node_exporter(machine, *COLLECTORS_ON)
+    done = {
+        named["collector"]: value
+        for name, named, value in samples
+        if name.endswith("collector_success")
+    }
     assert done == dict.fromkeys(COLLECTORS_ON, 1)
     labels = {
-        (s.labels["chip"], s.labels["sensor"]): s.labels["label"]
-        for s in samples
-        if s.name == "node_hwmon_sensor_label"
+        (named["chip"], named["sensor"]): named["label"]
+        for name, named, _ in samples
+        if name == "node_hwmon_sensor_label"
     }
     found = {}
-    for sample in samples:
-        named = dict(sample.labels)
+    for name, named, value in samples:
         if "sensor" in named:
-            named["label"] = labels[named["chip"], named["sensor"]]
-        if row := ours(sample.name, named, sample.value):
+            named = {**named, "label": labels[named["chip"], named["sensor"]]}
+        if row := ours(name, named, value):
             found[row[0]] = row[1]
-    yield found
+    return found
 
 
 def test_node_exporter_agrees(machine: Path, theirs: Rows) -> None:

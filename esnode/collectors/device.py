@@ -313,6 +313,14 @@ def text(path: str) -> str | None:
         return None
 
 
+def joules_of(zone: str) -> float:
+    """The joules at which a zone of powercap starts over; 0 when that is not known."""
+    try:
+        return int(text(f"{zone}/max_energy_range_uj") or "0") / 1e6
+    except (ValueError, OverflowError):
+        return 0
+
+
 def target(path: str) -> str | None:
     """The name of what a link leads to; None when there is no such link."""
     link = Path(path)

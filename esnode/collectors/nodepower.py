@@ -18,7 +18,7 @@ from .._fast.values import Values
 from ..host import Host, readable
 from ..metrics import counter, gauge
 from .base import Collector, Refused, Unavailable, label
-from .device import LOOK, PATIENCE, TIMEOUT, listing, reason, text
+from .device import LOOK, PATIENCE, TIMEOUT, joules_of, listing, reason, text
 
 POWER = gauge("esnode_node_power_watts", "Power of the node, from the best source that it has.")
 ENERGY = counter("esnode_node_energy_joules_total", "Energy that the node has used.")
@@ -152,7 +152,7 @@ class NodePower(Collector):
         self.ratio = Ratios(self.table, scale=1, limit=math.inf)
         if zone:
             self.counter.bind(os.fsencode(zone), [(b"energy_uj", self.energy, 1, 1e6)])
-            self.total.add(self.energy, range_of(zone))
+            self.total.add(self.energy, joules_of(zone))
             self.ratio.add(self.sources["psys"], self.energy, self.clock)
 
     def follow_meters(self, meters: tuple[Meter, ...]) -> None:
@@ -230,11 +230,3 @@ class NodePower(Collector):
         envelope = self.config.node_power_envelope_watts
         if envelope is not None and not math.isnan(best):
             self.table.set(self.exceeded, best > envelope)
-
-
-def range_of(zone: str) -> float:
-    """The joules at which a zone's counter starts over; 0 when that is not known."""
-    try:
-        return int(text(f"{zone}/max_energy_range_uj") or "0") / 1e6
-    except (ValueError, OverflowError):
-        return 0

@@ -12,7 +12,7 @@ from .._fast.procfs import File
 from .._fast.table import TICK
 from ..metrics import counter, gauge
 from .base import Refused, Unavailable
-from .device import Device, Devices, Own, Row, Value, text
+from .device import Device, Devices, Own, Row, Value, joules_of, text
 
 PACKAGE_ENERGY = counter(
     "esnode_cpu_package_energy_joules_total", "Energy that a processor has used.", ("package",)
@@ -79,10 +79,7 @@ class Power(Devices):
 
     def joined(self, device: Device) -> None:
         """Unwraps a zone's counter where its hardware starts over; a package has power, too."""
-        try:
-            modulus = int(text(f"{device.path}/max_energy_range_uj") or "0") / 1e6
-        except (ValueError, OverflowError):
-            modulus = 0
+        modulus = joules_of(device.path)
         for (metric, labels), slot in device.slots.items():
             if metric is PACKAGE_POWER:
                 self.power.add(slot, device.slots[PACKAGE_ENERGY, labels], self.clock)
