@@ -5,6 +5,7 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 SANITIZE = os.environ.get("ESNODE_SANITIZE")  # such as "address,undefined"
 FLAGS = ["-std=c11", "-O3", "-Wall", "-Wno-unused-function"]
@@ -13,6 +14,27 @@ if SANITIZE:
     # -fwrapv, under which no overflow is reported. Cython adds nothing to NULL.
     FLAGS = ["-std=c11", "-O1", "-g", "-fno-omit-frame-pointer", "-fno-wrapv"]
     FLAGS += [f"-fsanitize={SANITIZE}", "-fno-sanitize=pointer-overflow"]
+
+NVML = "libnvidia-ml.so.1"
+#: Together, or the linker drops a library that nothing needs strongly.
+NEEDED = ["-Wl,--push-state,--no-as-needed", f"-l:{NVML}", "-Wl,--pop-state"]
+
+
+class Build(build_ext):
+    """Builds a stub of NVIDIA's library first, for the one extension that is linked to it."""
+
+    def build_extensions(self) -> None:
+        stub = Path(self.build_temp, "stub")
+        objects = self.compiler.compile(["csrc/nvml_stub.c"], self.build_temp, extra_preargs=FLAGS)
+        self.compiler.link_shared_object(
+            objects, str(stub / NVML), extra_postargs=[f"-Wl,-soname,{NVML}"]
+        )
+        for extension in self.extensions:
+            if extension.name == "esnode._fast.nvml":
+                extension.library_dirs.append(str(stub))
+                extension.extra_link_args += NEEDED
+        super().build_extensions()
+
 
 extensions = [
     Extension(
@@ -27,6 +49,7 @@ extensions = [
 ]
 
 setup(
+    cmdclass={"build_ext": Build},
     ext_modules=cythonize(
         extensions,
         build_dir="build/cython",

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { CREW_MOST = 256, CREW_STACK = 128 * 1024 };
+enum { CREW_MOST = 256, CREW_STACK = 128 * 1024 }; /* a stack that a system call needs */
 
 typedef struct crew_task {
     void (*run)(struct crew_task *);     /* the blocking call; touches only its own task */
@@ -34,6 +34,7 @@ typedef struct {
     int open;       /* tasks of this turn that have not come back */
     int workers, idle;
     int closed;     /* the last to leave frees the crew */
+    size_t stack;   /* bytes of each worker's */
 } crew;
 
 static inline int64_t crew_now(void) {
@@ -42,11 +43,12 @@ static inline int64_t crew_now(void) {
     return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
 }
 
-static inline crew *crew_new(void) {
+static inline crew *crew_new(size_t stack) {
     crew *c = calloc(1, sizeof *c);
     pthread_condattr_t monotonic;
     if (!c)
         return NULL;
+    c->stack = stack;
     pthread_mutex_init(&c->lock, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -106,7 +108,7 @@ static inline int crew_hire(crew *c) {
     sigfillset(&all);
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, CREW_STACK);
+    pthread_attr_setstacksize(&attributes, c->stack);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int hired = pthread_create(&thread, &attributes, crew_worker, c) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -138,17 +140,23 @@ static inline void crew_start(crew *c, crew_task **tasks, int n) {
 }
 
 /* Waits until all tasks of the last start have come back, or until those that have not have each
- * been running for `patience` ns. */
-static inline void crew_wait(crew *c, int64_t patience) {
+ * been running for `patience` ns. With a `deadline`, a time of crew_now(), it waits until then, and
+ * patience is only how long one task may hold up the next. */
+static inline void crew_wait(crew *c, int64_t patience, int64_t deadline) {
     pthread_mutex_lock(&c->lock);
     while (c->open) {
         const crew_task *head = c->queue;
         int open = c->open;
         int64_t until = crew_now() + patience;
+        if (deadline && (!head || deadline < until))
+            until = deadline;
         struct timespec t = {until / 1000000000, until % 1000000000};
         while (c->open && crew_now() < until)
             pthread_cond_timedwait(&c->progress, &c->lock, &t);
-        if (c->open == open && c->queue == head && (!head || !crew_hire(c)))
+        int still = c->open == open && c->queue == head;
+        if (deadline ? crew_now() >= deadline : still && !head)
+            break;
+        if (still && head && !crew_hire(c) && !deadline)
             break;
     }
     c->queue = NULL; /* what nobody is left to run */

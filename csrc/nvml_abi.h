@@ -369,10 +369,12 @@ enum { NVML_GPM_SUPPORT_VERSION = 1, NVML_GPM_METRICS_GET_VERSION = 1 };
 #ifndef NVML_OPTIONAL
 #define NVML_OPTIONAL __attribute__((weak))
 #endif
+#ifndef NVML_NO_DECLARATIONS
 #define NVML_DECLARE_REQUIRED(name, arguments) nvmlReturn_t name arguments;
 #define NVML_DECLARE_OPTIONAL(name, arguments) NVML_OPTIONAL nvmlReturn_t name arguments;
 NVML_FUNCTIONS(NVML_DECLARE_REQUIRED, NVML_DECLARE_OPTIONAL)
 #undef NVML_DECLARE_REQUIRED
 #undef NVML_DECLARE_OPTIONAL
+#endif
 
 #endif

@@ -10,7 +10,8 @@ from libc.string cimport memcpy
 from posix.stat cimport stat, struct_stat
 
 from esnode._fast.crew cimport (
-    crew, crew_abandon, crew_close, crew_new, crew_running, crew_start, crew_task, crew_wait)
+    CREW_STACK, crew, crew_abandon, crew_close, crew_new, crew_running, crew_start, crew_task,
+    crew_wait)
 from esnode._fast.table cimport Table
 
 import os
@@ -93,7 +94,7 @@ cdef class Mounts:
         self.timeout = <int64_t>(timeout * 1e9)
         self.patience = <int64_t>(patience * 1e9)
         self.mounts = {}
-        self.crew = crew_new()
+        self.crew = crew_new(CREW_STACK)
         if self.crew == NULL:
             raise MemoryError
 
@@ -165,7 +166,7 @@ cdef class Mounts:
             self.start()
         self.started = False
         with nogil:
-            crew_wait(self.crew, self.patience)
+            crew_wait(self.crew, self.patience, 0)
         errors = {}
         for path, mount in self.mounts.items():
             running = crew_running(self.crew, &mount.task.base)

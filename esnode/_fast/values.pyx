@@ -18,8 +18,8 @@ from posix.stat cimport S_ISREG, fstat, struct_stat
 from posix.unistd cimport close as c_close, pread
 
 from esnode._fast.crew cimport (
-    crew, crew_abandon, crew_close, crew_new, crew_now, crew_running, crew_start, crew_task,
-    crew_wait)
+    CREW_STACK, crew, crew_abandon, crew_close, crew_new, crew_now, crew_running, crew_start,
+    crew_task, crew_wait)
 from esnode._fast.table cimport Table
 
 cdef extern from "num.h" nogil:
@@ -311,7 +311,7 @@ cdef class _Crew:
     cdef crew *crew
 
     def __cinit__(self):
-        self.crew = crew_new()
+        self.crew = crew_new(CREW_STACK)
         if self.crew == NULL:
             raise MemoryError
 
@@ -527,7 +527,7 @@ cdef class Values:
         """Waits for what was started. After this nobody begins to read a folder."""
         if self.waiting:
             with nogil:
-                crew_wait(self.crew.crew, self.patience)
+                crew_wait(self.crew.crew, self.patience, 0)
         self.waiting = False
 
     cdef int _take(self, _Bound bound) except -1:
