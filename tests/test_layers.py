@@ -13,7 +13,7 @@ import esnode
 
 ROOT = Path(esnode.__file__).parent
 
-#: What stands below each module or package, `name.*` for a package; the first match counts.
+#: What stands below each module or package, `name.*` for what is in one; the longest name counts.
 #: A name allows what is in it, too. `__init__` is the version; `__main__` is the top and hands over
 #: to the command line.
 LAYERS = {
@@ -37,6 +37,10 @@ LAYERS = {
     "sampler": ("_fast.table", "_fast.encode", "collectors.base", "metrics"),
     "derive": ("_fast.table", "_fast.encode", "collectors.base", "metrics"),
     "collectors": ("collectors",),
+    "collectors.nvidia.*": (
+        *("_fast", "collectors.base", "collectors.device", "collectors.nvidia"),
+        *("config", "host", "metrics"),
+    ),
     "collectors.*": ("_fast", "collectors.base", "collectors.device", "config", "host", "metrics"),
     "metrics": (),
     "host": (),
@@ -85,9 +89,11 @@ def is_extension(dotted: str) -> bool:
 
 
 def may(name: str, found: str) -> bool:
-    """Whether a module may import another one; KeyError when it has no place in the table."""
-    head = name.split(".")[0]
-    below = LAYERS[name] if name in LAYERS else LAYERS.get(f"{head}.*") or LAYERS[head]
+    """Whether a module may import another one; StopIteration when it has no place in the table."""
+    parts = name.split(".")
+    packages = [".".join(parts[:size]) for size in range(len(parts) - 1, 0, -1)]
+    places = [name, *(f"{package}.*" for package in packages), parts[0]]
+    below = next(LAYERS[place] for place in places if place in LAYERS)
     return any(found == part or found.startswith(f"{part}.") for part in below)
 
 
@@ -106,6 +112,9 @@ def test_a_module_imports_only_what_stands_below_it(name: str, source: ast.Modul
         ("collectors.cpu", "from .disk import Disk", "collectors.disk"),
         ("collectors.cpu", "from . import disk", "collectors.disk"),
         ("collectors.cpu", "from ..sampler import Lane", "sampler"),
+        ("collectors.cpu", "from .nvidia import driver", "collectors.nvidia.driver"),
+        ("collectors.nvidia.driver", "from ..disk import Disk", "collectors.disk"),
+        ("collectors.nvidia.driver", "from ...sampler import Lane", "sampler"),
         ("http.app", "from ..collectors.cpu import Cpu", "collectors.cpu"),
         ("http.app", "def f():\n    import esnode.agent", "agent"),
         ("store", "from .collectors import COLLECTORS", "collectors"),
