@@ -1,7 +1,7 @@
 """The configuration: one declaration from which TOML, environment, flags and docs derive.
 
 A key is a field of :class:`Config` or, in the table ``[orchestrator]``, of :class:`Orchestrator`.
-Its value comes from the first of: flags, environment, file, defaults.
+Its value comes from the first of: flags, environment, file, stand-ins, defaults.
 """
 
 from __future__ import annotations
@@ -25,6 +25,13 @@ else:
     import tomli as tomllib
 
 FILES = ("./esnode.toml", "/etc/esnode/esnode.toml")
+#: Variables of others, which count only where nothing of ours sets the key. Container runtimes set
+#: them, to one of ``IGNORED`` where they have chosen the devices by other means.
+STAND_INS = {
+    "gpu_visible_devices": "NVIDIA_VISIBLE_DEVICES",
+    "mig_config_devices": "NVIDIA_MIG_CONFIG_DEVICES",
+}
+IGNORED = ("", "void")
 SECRETS = frozenset({"managed_join_token", "orchestrator.token"})
 MASK = "********"
 #: Names that a secret may hide behind, and the place of one in a URL.
@@ -133,13 +140,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = "auto"
 
     gpu_visible_devices: Annotated[
-        str, Meta(description="GPUs to collect: `all`, or indices and UUIDs by comma.")
+        str,
+        Meta(
+            description="GPUs to collect, by comma: `all`, `none`, indexes, UUIDs or how they"
+            " begin, MIG UUIDs (their GPU, with no other instance); empty: all."
+        ),
     ] = "all"
     mig_config_devices: Annotated[
-        str, Meta(description="GPUs whose MIG instances to collect, by comma; empty: all.")
+        str,
+        Meta(
+            description="GPUs whose MIG instances to collect, or single instances, written in the"
+            " same way; empty: all."
+        ),
     ] = ""
     nvml_library: Annotated[
-        str, Meta(description="Path of libnvidia-ml.so.1; empty: where the loader finds it.")
+        str,
+        Meta(description="Path of libnvidia-ml.so.1; empty: where the loader or a driver has it."),
     ] = ""
     expected_gpus: Annotated[
         Annotated[int, Meta(ge=0, le=1024)] | None,
@@ -547,7 +563,7 @@ def find_file(flag: str | None, environment: Mapping[str, str]) -> str | None:
 
 
 def load(arguments: Arguments, environment: Mapping[str, str]) -> Settings:
-    """Flags over environment over file over defaults. Raises ConfigError."""
+    """Flags over environment over file over stand-ins over defaults. Raises ConfigError."""
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     notes = []
@@ -568,6 +584,11 @@ def load(arguments: Arguments, environment: Mapping[str, str]) -> Settings:
             )
     values |= arguments.values
     origins |= {name: f"--{KEYS[name].flag}" for name in arguments.values}
+    for name, variable in STAND_INS.items():
+        text = environment.get(variable, "").strip()
+        if name not in values and text.lower() not in IGNORED:
+            values[name] = KEYS[name].accept(text, variable)
+            origins[name] = variable
     top = {name: value for name, value in values.items() if "." not in name}
     table = {name.partition(".")[2]: value for name, value in values.items() if "." in name}
     config = Config(**top, orchestrator=Orchestrator(**table))
@@ -615,7 +636,8 @@ def reference() -> str:
         " `--config`, else `ESNODE_CONFIG`, else "
         + ", else ".join(f"`{path}`" for path in FILES)
         + ". A switch works as `--enable-gpu`, `--no-enable-gpu` and `--enable-gpu false`; a flag"
-        " of seconds takes `500ms`, `5s`, `1m30s` or a plain number.",
+        ' of seconds takes `500ms`, `5s`, `1m30s` or a plain number. A variable after "else" counts'
+        " only where nothing else sets the key; `void` or nothing in it is as if it was not set.",
         "",
         "| key | flag | variable | default | allowed | meaning |",
         "|---|---|---|---|---|---|",
@@ -625,7 +647,8 @@ def reference() -> str:
         cells = (
             f"`{key.name}`",
             f"`--{key.flag}`",
-            f"`{key.variable}`",
+            f"`{key.variable}`"
+            + (f", else `{other}`" if (other := STAND_INS.get(key.name)) else ""),
             default.replace("|", "\\|"),
             key.allowed,
             key.description,

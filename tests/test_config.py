@@ -188,6 +188,45 @@ def test_flags_beat_variables_beat_the_file_beats_defaults(nowhere: Path) -> Non
     assert "enable_memory" not in loaded.origins
 
 
+STAND_INS = {
+    "gpu_visible_devices": "NVIDIA_VISIBLE_DEVICES",
+    "mig_config_devices": "NVIDIA_MIG_CONFIG_DEVICES",
+}
+
+
+@pytest.mark.parametrize(("name", "variable"), STAND_INS.items())
+def test_nvidias_variables_count_where_nothing_else_sets_the_key(
+    name: str, variable: str, nowhere: Path
+) -> None:
+    theirs = {variable: " GPU-8f2a,1 "}
+    loaded = load(variables=theirs)
+    assert loaded.value(name) == "GPU-8f2a,1"
+    assert loaded.origins == {name: variable}
+    assert f'{name} = "GPU-8f2a,1"  # {variable}\n' in config.show(loaded)
+    assert not loaded.warnings
+
+    flag, own = flag_and_variable(name)
+    assert load(flag, "2", variables=theirs).origins == {name: flag}
+    assert load(flag, "", variables=theirs).value(name) == ""
+    assert load(variables={**theirs, own: "3"}).value(name) == "3"
+    assert load(variables={**theirs, own: ""}).value(name) == ""
+    (nowhere / "esnode.toml").write_text(f'{name} = "all"\n')
+    loaded = load(variables=theirs)
+    assert (loaded.value(name), loaded.origins) == ("all", {name: "./esnode.toml"})
+
+
+@pytest.mark.parametrize("text", ["void", "VOID", " void ", "", " "])
+def test_what_a_container_runtime_puts_in_nvidias_variables_filters_nothing(text: str) -> None:
+    loaded = load(variables=dict.fromkeys(STAND_INS.values(), text))
+    assert loaded.config == config.Config()
+    assert not loaded.origins
+
+
+def test_nvidias_none_is_none() -> None:
+    loaded = load(variables={"NVIDIA_VISIBLE_DEVICES": "none"})
+    assert loaded.config.gpu_visible_devices == "none"
+
+
 def test_the_file_is_the_first_of_four(nowhere: Path) -> None:
     places = ["flag.toml", "variable.toml", "esnode.toml", "etc.toml"]
     for place in places:
