@@ -44,7 +44,7 @@ lint: $(VENV)/.dev  ## ruff, mypy and the stubs against the extensions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/stubtest esnode._fast
+	LD_LIBRARY_PATH=build/stub $(BIN)/stubtest esnode._fast  # where there is no driver
 
 bench: $(VENV)/.dev  ## Measure, with the baselines beside the results
 	$(BIN)/python -m benchmarks.scenario $(ARGS)

@@ -16,6 +16,7 @@ if SANITIZE:
     FLAGS += [f"-fsanitize={SANITIZE}", "-fno-sanitize=pointer-overflow"]
 
 NVML = "libnvidia-ml.so.1"
+STUB = "build/stub"
 #: Together, or the linker drops a library that nothing needs strongly.
 NEEDED = ["-Wl,--push-state,--no-as-needed", f"-l:{NVML}", "-Wl,--pop-state"]
 
@@ -24,14 +25,13 @@ class Build(build_ext):
     """Builds a stub of NVIDIA's library first, for the one extension that is linked to it."""
 
     def build_extensions(self) -> None:
-        stub = Path(self.build_temp, "stub")
-        objects = self.compiler.compile(["csrc/nvml_stub.c"], self.build_temp, extra_preargs=FLAGS)
+        objects = self.compiler.compile(["csrc/nvml_stub.c"], self.build_temp)
         self.compiler.link_shared_object(
-            objects, str(stub / NVML), extra_postargs=[f"-Wl,-soname,{NVML}"]
+            objects, f"{STUB}/{NVML}", extra_postargs=[f"-Wl,-soname,{NVML}"]
         )
         for extension in self.extensions:
             if extension.name == "esnode._fast.nvml":
-                extension.library_dirs.append(str(stub))
+                extension.library_dirs.append(STUB)
                 extension.extra_link_args += NEEDED
         super().build_extensions()
 
@@ -61,5 +61,5 @@ setup(
             "auto_pickle": False,
             "autotestdict": False,
         },
-    )
+    ),
 )

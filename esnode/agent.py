@@ -36,7 +36,7 @@ ENDS = (signal.SIGTERM, signal.SIGINT)
 OTHERS = 128
 
 #: The lanes that share a thread, in the order in which it reads them.
-THREADS = (("host", "mounts"), ("devices",), ("infiniband",), ("sensors",))
+THREADS = (("host", "mounts"), ("devices",), ("infiniband",), ("sensors",), ("gpu",))
 
 
 class Agent:

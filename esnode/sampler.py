@@ -76,8 +76,14 @@ class Part:
         if not self.bound:
             self.up = False
             return
+        self.absent = False
         try:
             self.collector.sample(tick)
+        except Unavailable as error:  # it is bound, and has nothing to read for the moment
+            self.absent = not isinstance(error, Refused)
+            self.note(str(error), logging.INFO if self.absent else logging.WARNING)
+            self.up = False
+            return
         except Exception as error:
             self._fault(error)
         self.up = not self.failed

@@ -597,14 +597,22 @@ cdef void put(Subject *s, int i, double raw, bint wraps=False) noexcept nogil:
         s.values[e.sum] += raw  # NAN stays: a sum without one of its parts would be a lie
 
 
+cdef inline bint free_for(Subject *s, int position) noexcept nogil:
+    """Whether a position is wanted, and no earlier step of this reading is responsible for it."""
+    return position >= 0 and s.claimed[position] != s.reading
+
+
 cdef void clear(Subject *s, const Step *step) noexcept nogil:
+    """Makes the values of a step absent."""
     cdef int i, k
+    cdef const Entry *e
     for i in range(step.first, step.first + step.n):
-        if s.entries[i].position >= 0:
-            for k in range(s.entries[i].words):
-                s.values[s.entries[i].position + k] = NAN
-        if s.entries[i].sum >= 0:
-            s.values[s.entries[i].sum] = NAN
+        e = &s.entries[i]
+        if free_for(s, e.position):
+            for k in range(e.words):
+                s.values[e.position + k] = NAN
+        if free_for(s, e.sum):
+            s.values[e.sum] = NAN
 
 
 # ------------------------------------------------------------------------------------- the steps
@@ -670,7 +678,7 @@ cdef bint read_fields(Slot *slot, Subject *s, int at) noexcept nogil:
     cdef const Step *step = &s.steps[at]
     cdef nvmlFieldValue_t[FIELDS_MOST] batch
     cdef int[FIELDS_MOST] entry
-    cdef int i, n = 0, good = 0, code = NVML_SUCCESS
+    cdef int i, k, bad, n = 0, good = 0, code = NVML_SUCCESS
     cdef const Entry *e
     if nvmlDeviceGetFieldValues == NULL:
         s.variant[at] = GONE
@@ -679,11 +687,9 @@ cdef bint read_fields(Slot *slot, Subject *s, int at) noexcept nogil:
         e = &s.entries[i]
         if s.off[i] or (e.link and <int>e.scope >= s.target.links):
             continue
-        if e.position >= 0 and s.claimed[e.position] == s.reading:
+        if not free_for(s, e.position) and not free_for(s, e.sum):
             continue            # an earlier step reads it
         if e.sum >= 0:
-            if s.claimed[e.sum] == s.reading:
-                continue
             s.values[e.sum] = 0
         memset(&batch[n], 0, sizeof(nvmlFieldValue_t))
         batch[n].fieldId = e.id
@@ -703,8 +709,14 @@ cdef bint read_fields(Slot *slot, Subject *s, int at) noexcept nogil:
                 good += not unknown(batch[i].nvmlReturn)
     if good == 0 and (n > 1 or code != NVML_SUCCESS):
         for i in range(n):
-            code = counted(slot, F_FIELDS,
-                           nvmlDeviceGetFieldValues(s.target.handle, 1, &batch[i]))
+            # Of a field that two links do not know, no other link is asked.
+            code = NVML_ERROR_NOT_SUPPORTED
+            bad = 0
+            for k in range(i):
+                bad += batch[k].fieldId == batch[i].fieldId and unknown(batch[k].nvmlReturn)
+            if bad < 2:
+                code = counted(slot, F_FIELDS,
+                               nvmlDeviceGetFieldValues(s.target.handle, 1, &batch[i]))
             if code != NVML_SUCCESS:
                 batch[i].nvmlReturn = code
         s.split[at] += s.split[at] < ALONE
@@ -774,7 +786,7 @@ cdef bint read_gpm(Slot *slot, Subject *s, int at) noexcept nogil:
         metrics.sample1 = s.gpm[1 - other]
         metrics.sample2 = s.gpm[other]
         for i in range(step.first, step.first + step.n):
-            if not s.off[i] and s.claimed[s.entries[i].position] != s.reading:
+            if not s.off[i] and free_for(s, s.entries[i].position):
                 metrics.metrics[n].metricId = s.entries[i].id
                 entry[n] = i
                 n += 1
@@ -910,9 +922,7 @@ cdef bint read_subject(Slot *slot, Subject *s) noexcept nogil:
         wanted = step.n == 0
         for i in range(step.first, step.first + step.n):
             e = &s.entries[i]
-            if not s.off[i] and (
-                    (e.position >= 0 and s.claimed[e.position] != s.reading)
-                    or (e.sum >= 0 and s.claimed[e.sum] != s.reading)):
+            if not s.off[i] and (free_for(s, e.position) or free_for(s, e.sum)):
                 wanted = True
                 break
         if not wanted:

@@ -18,6 +18,7 @@ from .nfs import Nfs
 from .node import Node
 from .nodepower import NodePower
 from .numa import Numa
+from .nvidia.gpus import Gpus
 from .power import Power
 from .pressure import Pressure
 from .raid import Raid
@@ -29,4 +30,5 @@ COLLECTORS: tuple[type[Collector], ...] = (
     *(Disk, Mount, Nfs, Models, Raid),
     *(Network, Sockets, Links, Infiniband),
     *(Power, NodePower, Hwmon),
+    Gpus,
 )

@@ -7,7 +7,7 @@ second query gives a row, too, it is for the devices and drivers that do not hav
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -116,7 +116,9 @@ PROCESSES = _gauge("processes", "Processes that use the GPU.")
 PROCESS_MEMORY = _gauge(
     "process_memory_bytes", "Memory of the GPU that a process uses.", "pid", "name", "type"
 )
-MODE = _gauge("mode", "Modes: persistence, mig and cc are 0 or 1, compute is NVML's number.", "mode")
+MODE = _gauge(
+    "mode", "Modes: persistence, mig and cc are 0 or 1, compute is NVML's number.", "mode"
+)
 SM_ACTIVE = _gauge("sm_active_ratio", "Part of the multiprocessors' time with work.")
 SM_OCCUPANCY = _gauge("sm_occupancy_ratio", "Warps that were active, of those that fit.")
 TENSOR_ACTIVE = _gauge("tensor_active_ratio", "Part of the time that the tensor cores worked.")
@@ -165,9 +167,9 @@ MIG_DRAM_ACTIVE = _mig("dram_active_ratio", "Part of its memory's bandwidth that
 
 class Row(NamedTuple):
     """A value times ``num`` over ``den``. With ``words``, a row for each: 1 on the one whose number
-    was read. Without a metric it is only for the collector."""
+    was read."""
 
-    metric: Metric | None
+    metric: Metric
     labels: tuple[str, ...] = ()
     num: float = 1
     den: float = 1
@@ -353,12 +355,14 @@ def _fields(metric: Metric, names: dict[int, str], den: float = 1) -> tuple[Fiel
     return tuple(Field(number, Row(metric, (name,), den=den)) for number, name in names.items())
 
 
-def _of_links(total: Metric, each: Metric | None, kinds: dict[int, tuple[str, ...]], num: float = 1):  # type: ignore[no-untyped-def]
+def _of_links(
+    total: Metric, each: Metric | None, kinds: Mapping[int, tuple[str, ...]]
+) -> Iterator[Field]:
     """Fields of every link, added up; each link's own rows with ``each``."""
     for link in range(LINKS):
         for number, labels in kinds.items():
-            row = Row(each, (str(link), *labels), num) if each else None
-            yield Field(number, row, link, True, Row(total, labels, num))
+            row = Row(each, (str(link), *labels)) if each else None
+            yield Field(number, row, link, True, Row(total, labels))
 
 
 def gpu_queries(detail: bool, processes: bool) -> Iterator[Query]:
@@ -564,29 +568,24 @@ def mig_queries() -> Iterator[Query]:
     yield Call("bar1", LATER, (Row(MIG_BAR1_TOTAL), Row(MIG_BAR1_USED)))
     for scope, in_scope in enumerate(ERROR_SCOPES):
         for kind, name in enumerate(ERROR_TYPES):
-            yield Call(
-                "total_ecc", LATER, (Row(MIG_ECC_ERRORS, (name, in_scope)),), (kind, scope)
-            )
+            yield Call("total_ecc", LATER, (Row(MIG_ECC_ERRORS, (name, in_scope)),), (kind, scope))
 
 
 class Rows:
     """The plan that some queries make, and the row of each of its positions."""
 
-    def __init__(self, nvml: ModuleType, queries: Sequence[Query]) -> None:
+    def __init__(self, nvml: ModuleType, queries: Iterable[Query]) -> None:
         self.nvml = nvml
         self.plan: Any = nvml.Plan()
-        #: (metric, labels after those of the device) by position; None: the collector's own.
-        self.rows: list[tuple[Metric, tuple[str, ...]] | None] = []
-        #: The positions of the processes, by kind.
-        self.processes: dict[int, int] = {}
+        #: (metric, labels after those of the device) by position.
+        self.rows: list[tuple[Metric, tuple[str, ...]]] = []
+        #: The positions that have a value where processes could be listed; no rows are theirs.
+        self.processes: list[int] = []
         self._positions: dict[tuple[Metric, tuple[str, ...]], int] = {}
         for query in queries:
             self._add(query)
 
     def _position(self, row: Row) -> int:
-        if row.metric is None:
-            self.rows.append(None)
-            return len(self.rows) - 1
         keys = [(row.metric, (*row.labels, word)) for word in row.words] or [
             (row.metric, row.labels)
         ]
@@ -604,7 +603,7 @@ class Rows:
             (self.nvml.WORD if row.words else 0)
             | (self.nvml.ERROR_RATE if row.error_rate else 0)
             | (self.nvml.FLAG if row.flag else 0)
-            | (self.nvml.COUNTER if row.metric and row.metric.kind == "counter" else 0)
+            | (self.nvml.COUNTER if row.metric.kind == "counter" else 0)
         )
         return (self._position(row), row.num, row.den, flags, len(row.words) or 1)
 
@@ -623,11 +622,11 @@ class Rows:
                 fields.append((f.number, f.scope, f.link, total, entry))
             plan.fields(query.period, fields, query.whole)
         elif isinstance(query, Gpm):
-            entries = [(number, self._entry(row)) for number, row in query.rows.items()]
-            plan.gpm(query.period, entries)
+            metrics = [(number, self._entry(row)) for number, row in query.rows.items()]
+            plan.gpm(query.period, metrics)
         elif isinstance(query, Ring):
             plan.ring(query.period, query.kind, [self._entry(r) for r in query.rows], query.whole)
         else:
-            entry = self._entry(Row(None))
-            self.processes[query.kind] = entry[0]
+            entry = self._entry(Row(PROCESSES, (str(query.kind),)))
+            self.processes.append(entry[0])
             plan.processes(query.period, query.kind, entry)
