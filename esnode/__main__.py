@@ -21,6 +21,9 @@ Without a command: collect, and serve metrics over HTTP.
 Commands:
   config show        the effective configuration, and where each value is from
   config check FILE  whether a file is valid
+  gpu release        tell the running agent to let go of the GPUs for a while
+  gpu attach         tell it to take them again
+  xid [CODE]         what an error code of the NVIDIA driver means; without CODE, all
 
 Flags, each also a key of the file and a variable ESNODE_<KEY>:
 """

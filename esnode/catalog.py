@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import config
+from . import config, xids
 from .collectors import COLLECTORS
 from .collectors.agent import Agent
 from .metrics import Metric
@@ -49,6 +49,7 @@ def metrics_list() -> str:
 PAGES = {
     "metrics-list.md": metrics_list,
     "reference/config.md": config.reference,
+    "reference/xid.md": xids.reference,
 }
 
 

@@ -19,15 +19,15 @@ ROOT = Path(esnode.__file__).parent
 LAYERS = {
     "__init__": (),
     "__main__": ("config", "logs", "__init__", "agent", "cli"),
-    "cli": ("config", "client", "status", "__init__", "cli", "agent"),
+    "cli": ("config", "client", "status", "xids", "__init__", "cli", "agent"),
     "console": ("config", "client", "status", "__init__", "console"),
     "client": ("config", "status"),
     "agent": (
         *("_fast", "collectors", "config", "control", "derive", "dialects", "host", "http"),
         *("metrics", "sampler", "sinks", "status", "store", "tsdb", "__init__"),
     ),
-    # The catalog is every collector's declarations, and the reference of the configuration.
-    "catalog": ("collectors", "config", "metrics"),
+    # The catalog is every collector's declarations, and what else is a page of the reference.
+    "catalog": ("collectors", "config", "metrics", "xids"),
     "http": ("config", "dialects", "http", "metrics", "status", "store"),
     "tsdb": ("_fast", "config", "dialects", "metrics", "store", "tsdb"),
     "sinks": ("_fast", "config", "dialects", "metrics", "store", "sinks"),
@@ -39,13 +39,15 @@ LAYERS = {
     "collectors": ("collectors",),
     "collectors.nvidia.*": (
         *("_fast", "collectors.base", "collectors.device", "collectors.nvidia"),
-        *("config", "host", "metrics"),
+        *("config", "host", "metrics", "state", "xids"),
     ),
     "collectors.*": ("_fast", "collectors.base", "collectors.device", "config", "host", "metrics"),
     "metrics": (),
     "host": (),
     "config": (),
     "logs": (),
+    "state": (),
+    "xids": (),
     "dialects": ("metrics",),
     "_fast": (),
 }

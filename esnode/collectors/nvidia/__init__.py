@@ -1,1 +1,1 @@
-"""NVIDIA's GPUs, through NVML."""
+"""NVIDIA GPUs: what the driver and the kernel's log say of them."""

@@ -1,0 +1,120 @@
+"""Finds the running agent by the socket that it listens on, and sends it a signal."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+PROC = Path("/proc")
+LISTEN = "0A"
+
+
+class NoAgentError(OSError):
+    """No agent can be told; the text says why and what to do."""
+
+
+def send(host: str, port: int, number: signal.Signals) -> int:
+    """Sends a signal to the agent that listens on an address; its process id. Raises NoAgentError.
+
+    A process that does not handle the signal would be ended by it: to such a one none is sent.
+    """
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    sockets = dict(_listeners(host, port))
+    if not sockets:
+        raise NoAgentError(
+            f"no agent listens on {where}: start one, or name the address of the running one"
+            " with --listen-address"
+        )
+    found = list(_owners(set(sockets)))
+    if not found:
+        raise NoAgentError(
+            f"what listens on {where} belongs to another user (uid {min(sockets.values())}):"
+            " run this as root, or as that user"
+        )
+    agents = [pid for pid in found if _is_agent(pid)]
+    if not agents:
+        raise NoAgentError(
+            f"what listens on {where}, process {found[0]}, is not esnode-core: name the agent's"
+            " address with --listen-address"
+        )
+    pid = min(agents)
+    if not _handles(pid, number):
+        raise NoAgentError(
+            f"the agent, process {pid}, does not take {number.name}: it collects no NVIDIA GPUs,"
+            " or it is still starting"
+        )
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        raise NoAgentError(f"the agent, process {pid}, has just ended") from None
+    except PermissionError:
+        raise NoAgentError(
+            f"the agent, process {pid}, belongs to another user: run this as root"
+        ) from None
+    return pid
+
+
+def _listeners(host: str, port: int) -> Iterator[tuple[str, int]]:
+    """(inode, uid) of each socket that listens on an address; of a name, on its port."""
+    try:
+        wanted = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        wanted = None
+    for table in ("net/tcp", "net/tcp6"):
+        try:
+            lines = (PROC / table).read_text().splitlines()[1:]
+        except FileNotFoundError:  # a kernel without IPv6
+            continue
+        for line in lines:
+            # sl local_address rem_address st queues timer retransmits uid timeout inode …
+            fields = line.split()
+            address, _, number = fields[1].partition(":")
+            listens = fields[3] == LISTEN and int(number, 16) == port
+            if listens and (wanted is None or _address(address) == wanted):
+                yield fields[9], int(fields[7])
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address as the kernel prints it: words of 32 bits in its own byte order."""
+    words = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
+    return ipaddress.ip_address(b"".join(word.to_bytes(4, sys.byteorder) for word in words))
+
+
+def _owners(inodes: set[str]) -> Iterator[int]:
+    """The processes that hold one of some sockets open, of those that we may look into."""
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    for entry in PROC.iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            if any(os.readlink(file) in wanted for file in (entry / "fd").iterdir()):  # noqa: PTH115
+                yield int(entry.name)
+        except OSError:  # another user's, or it has ended
+            continue
+
+
+def _is_agent(pid: int) -> bool:
+    """Whether a process is esnode-core: by that name, or as Python's module."""
+    try:
+        words = (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    if any(word.rpartition(b"/")[2] == b"esnode-core" for word in words[:2]):
+        return True
+    return (b"-m", b"esnode") in pairwise(words)
+
+
+def _handles(pid: int, number: int) -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    try:
+        for line in (PROC / str(pid) / "status").read_text().splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    except OSError:
+        pass
+    return False
