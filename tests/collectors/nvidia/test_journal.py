@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 
 from esnode.collectors.nvidia import journal as module
 from esnode.collectors.nvidia.journal import FILE, KEPT, WINDOW, Event, Journal, Position
+from esnode.collectors.nvidia.kernel_log import KernelLog
+from esnode.host import Host
 from tests.collectors.fuse import FileSystem
 from tests.running import PATIENCE
 
@@ -496,3 +498,40 @@ def test_a_storm_is_written_now_and_then(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(writings) <= 2 + took / module.PAUSE
     assert journal.close(PATIENCE)
     assert loaded(tmp_path).counters().xids == {(GPU, 79): 1000}
+
+
+def test_an_agent_that_is_killed_between_two_savings_loses_no_line_and_counts_none_twice(
+    tmp_path: Path,
+) -> None:
+    """Only what had been saved is known to the next one; the log itself has the rest."""
+    log_file = tmp_path / "dev/kmsg"
+    boot = tmp_path / "proc/sys/kernel/random/boot_id"
+    for path, text in ((log_file, ""), (boot, "boot\n")):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    host = Host(procfs=str(tmp_path / "proc"), devfs=str(tmp_path / "dev"))
+    chosen = random.Random(3)
+    written = 0
+    for start in range(10):
+        journal = Journal(tmp_path)
+        assert journal.start(PATIENCE) is None
+        journal.name({PCI: GPU})
+        log = KernelLog(host, journal.position)
+        journal.add([], log.position)
+        for _ in range(5):
+            lines = chosen.randrange(20)
+            with log_file.open("a") as file:
+                for number in range(written, written + lines):
+                    file.write(f"3,{number},{number},-;NVRM: Xid ({PCI}): 31, pid=1\n")
+            written += lines
+            journal.add(log.read(), log.position)
+            if not start or chosen.random() < 0.5:
+                assert journal.flush(PATIENCE)
+        log.close()
+        # As good as killed: what is counted from here on is not written any more.
+        journal._write = lambda content: None  # type: ignore[method-assign]
+        journal.close(PATIENCE)
+    journal = loaded(tmp_path)
+    log = KernelLog(host, journal.position)
+    journal.add(log.read(), log.position)
+    assert journal.counters().xids == {(GPU, 31): written}
