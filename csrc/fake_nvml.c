@@ -9,6 +9,7 @@
  * GPU or MIG instance was removed.
  */
 #define NVML_OPTIONAL
+#include "fake_cards.h"
 #include "fake_nvml.h"
 #include "nvml_abi.h"
 
@@ -61,17 +62,7 @@ enum { NVML_FUNCTIONS(NUMBER, NUMBER) MORE_FUNCTIONS(NUMBER) FUNCTIONS };
 #define NAME(name, arguments) #name,
 static const char *const functions[] = {NVML_FUNCTIONS(NAME, NAME) MORE_FUNCTIONS(NAME)};
 
-#define NUMBER_P(name) P_##name,
-#define NUMBER_T(name) T_##name,
-#define NUMBER_O(name) O_##name,
-#define NUMBER_B(name) B_##name,
-#define BIT(name) name = 1 << B_##name,
 #define NAME_1(name) #name,
-enum { FAKE_PROPERTIES(NUMBER_P) PROPERTIES };
-enum { FAKE_TEXTS(NUMBER_T) TEXTS };
-enum { FAKE_OPTIONS(NUMBER_O) OPTIONS };
-enum { FAKE_FEATURES(NUMBER_B) FEATURES };
-enum { FAKE_FEATURES(BIT) };
 static const char *const properties[] = {FAKE_PROPERTIES(NAME_1)};
 static const char *const texts[] = {FAKE_TEXTS(NAME_1)};
 static const char *const options[] = {FAKE_OPTIONS(NAME_1)};
@@ -163,59 +154,6 @@ static int named(const char *const *names, int count, const char *name) {
 }
 
 /* ------------------------------------------------------------------------------ the models */
-
-/* Names, memory, limits, clocks, counts of links and multiprocessors and PCI numbers are those of
- * cards in use. Assumed: thresholds where only T.Limit values are shown, BAR1 of B200 and GB200,
- * the video clocks of Blackwell, and that features without a public list follow the architecture. */
-typedef struct {
-    const char *key, *name, *part_number, *vbios;
-    unsigned architecture, major, minor, brand, device, subsystem;
-    unsigned memory_mib, reserved_mib, bar1_mib, watts, watts_min, watts_max;
-    unsigned graphics, memory, video; /* MHz */
-    unsigned links, link_generation, link_mbps, pcie, multiprocessors, fans;
-    unsigned shutdown, slowdown, gpu_max, memory_max; /* Celsius */
-    unsigned gigabytes[4]; /* of MIG profiles with 1, 2, 4 and 8 eighths of the memory */
-    unsigned features;
-} model;
-
-#define AMPERE (ECC | REMAP | POWERFIELDS | RECOVERY | JPEG | SERIAL | THROTTLE)
-#define HOPPER \
-    (AMPERE | MEMTEMP | MARGIN | TLIMIT | GPM | MIG | NVLINK | FABRIC | MODULE | POWERAVERAGE | \
-     PCIECOUNT | SRAM)
-static const model models[] = {
-    {"T4", "Tesla T4", "900-2G183-0000-001", "90.04.38.00.03", 6, 7, 5, 14, 0x1EB810DE, 0x12A210DE,
-     15360, 450, 256, 70, 60, 70, 1590, 5001, 1470, 0, 0, 0, 3, 40, 0, 96, 93, 85, 0, {0},
-     ECC | RETIRED | SERIAL | THROTTLE},
-    {"A100", "NVIDIA A100-SXM4-80GB", "692-2G506-0212-002", "92.00.45.00.03", 7, 8, 0, 14,
-     0x20B210DE, 0x146310DE, 81920, 634, 131072, 400, 100, 400, 1410, 1593, 1290, 12, 3, 25781, 4,
-     108, 0, 92, 89, 85, 95, {10, 20, 40, 80}, AMPERE | MEMTEMP | MIG | NVLINK | NVLINK4 | MODULE},
-    {"A6000", "NVIDIA RTX A6000", "900-5G133-0300-000", "94.02.5C.00.02", 7, 8, 6, 13, 0x223010DE,
-     0x145910DE, 49140, 454, 256, 300, 100, 300, 2100, 8001, 1950, 4, 3, 14062, 4, 84, 1, 98, 95,
-     93, 0, {0}, (AMPERE & ~JPEG) | NVLINK | NVLINK4 | FANS | POWERAVERAGE},
-    {"H100", "NVIDIA H100 80GB HBM3", "692-2G520-0200-000", "96.00.74.00.1C", 9, 9, 0, 14,
-     0x233010DE, 0x16C110DE, 81559, 551, 131072, 700, 200, 700, 1980, 2619, 1545, 18, 4, 26562, 5,
-     132, 0, 95, 89, 87, 95, {10, 20, 40, 80}, HOPPER | NVLINK4},
-    {"H200", "NVIDIA H200", "692-2G520-0280-001", "96.00.BC.00.02", 9, 9, 0, 14, 0x233510DE,
-     0x18BE10DE, 143771, 551, 262144, 700, 200, 700, 1980, 3201, 1545, 18, 4, 26562, 5, 132, 0, 95,
-     89, 87, 95, {18, 35, 71, 141}, HOPPER | NVLINK4},
-    {"B200", "NVIDIA B200", "692-2G525-0220-000", "97.00.B9.00.0F", 10, 10, 0, 14, 0x290110DE,
-     0x199910DE, 183359, 613, 262144, 1000, 200, 1000, 1965, 3996, 1605, 18, 5, 53125, 5, 148, 0,
-     95, 92, 90, 95, {23, 45, 90, 180}, HOPPER | NVLINK5},
-    {"GB200", "NVIDIA GB200", "699-2G548-0202-100", "97.00.82.00.15", 10, 10, 0, 14, 0x294110DE,
-     0x204610DE, 189471, 613, 262144, 1200, 200, 1200, 2062, 3996, 1605, 18, 5, 53125, 5, 152, 0,
-     95, 92, 90, 95, {24, 47, 95, 189}, HOPPER | NVLINK5 | NUMA | C2C},
-};
-enum { MODELS = sizeof models / sizeof *models };
-
-typedef struct { /* a MIG profile by its slices of multiprocessors and eighths of memory */
-    unsigned slices, eighths, id, size, copy, decoders, jpegs;
-} profile;
-
-/* Numbers as nvidia-smi lists them for A100 and H100; engines are H100's. */
-static const profile profiles[] = {
-    {1, 1, 19, 1, 1, 1, 1}, {1, 2, 15, 2, 1, 1, 1}, {2, 2, 14, 2, 2, 2, 2}, {3, 4, 9, 4, 3, 3, 3},
-    {4, 4, 5, 4, 4, 4, 4},  {7, 8, 0, 8, 8, 7, 7},
-};
 
 static const model *model_of(const char *key) {
     for (int i = 0; i < MODELS; i++)
@@ -351,56 +289,6 @@ int fake_attach(const char *path) {
 
 /* ------------------------------------------------------------------------------ the fields */
 
-enum { PLAIN, PER_LINK, LINK_ONLY, SCOPED };
-typedef struct {
-    unsigned short first, last, needs_bit;
-    unsigned char type, family, scope;
-    short property; /* of the first; the next ones follow */
-} rule;
-
-enum { POWER, HEAT, THROTTLES, ECCS, REMAPS, RETIREDS, PCIES, LINKFIELDS, C2CS, HEALTH };
-#define U32 NVML_VALUE_TYPE_UNSIGNED_INT
-#define U64 NVML_VALUE_TYPE_UNSIGNED_LONG_LONG
-#define S32 NVML_VALUE_TYPE_SIGNED_INT
-/* What is in no line is NOT_SUPPORTED by any model; property -1: the field's own value. */
-static const rule rules[] = {
-    {1, 1, B_ECC, U32, ECCS, PLAIN, P_ecc_mode},
-    {2, 2, B_ECC, U32, ECCS, PLAIN, P_ecc_pending},
-    {3, 3, B_ECC, U64, ECCS, PLAIN, P_corrected_volatile_total},
-    {4, 4, B_ECC, U64, ECCS, PLAIN, P_uncorrected_volatile_total},
-    {5, 5, B_ECC, U64, ECCS, PLAIN, P_corrected_aggregate_total},
-    {6, 6, B_ECC, U64, ECCS, PLAIN, P_uncorrected_aggregate_total},
-    {29, 31, B_RETIRED, U32, RETIREDS, PLAIN, P_retired_sbe},
-    {74, 79, B_THROTTLE, U64, THROTTLES, PLAIN, -1},
-    {80, 81, B_THROTTLE, U64, THROTTLES, PLAIN, -1},
-    {82, 82, B_MEMTEMP, U32, HEAT, PLAIN, P_temperature_memory},
-    {83, 83, B_THROTTLE, U64, POWER, PLAIN, P_energy},
-    {90, 90, B_NVLINK, U32, LINKFIELDS, PLAIN, -1},
-    {91, 91, B_NVLINK, U32, LINKFIELDS, PLAIN, P_links},
-    {94, 94, B_THROTTLE, U32, PCIES, PLAIN, P_pcie_replays},
-    {95, 95, B_THROTTLE, U32, PCIES, PLAIN, -1},
-    {138, 141, B_NVLINK4, U64, LINKFIELDS, PER_LINK, -1},
-    {142, 145, B_REMAP, U32, REMAPS, PLAIN, P_remapped_corrected},
-    {160, 160, B_NVLINK4, U64, LINKFIELDS, PER_LINK, -1},
-    {161, 163, B_NVLINK4, U64, LINKFIELDS, PER_LINK, -1},
-    {164, 165, B_NVLINK, U32, LINKFIELDS, LINK_ONLY, -1},
-    {166, 166, B_NVLINK, U32, LINKFIELDS, PLAIN, P_link_generation},
-    {169, 169, B_PCIECOUNT, U32, PCIES, PLAIN, -1},
-    {170, 172, B_C2C, U32, C2CS, SCOPED, -1},
-    {173, 183, B_PCIECOUNT, U32, PCIES, PLAIN, -1},
-    {185, 185, B_POWERAVERAGE, U32, POWER, SCOPED, P_power_average},
-    {186, 186, B_POWERFIELDS, U32, POWER, SCOPED, P_power_usage},
-    {187, 190, B_POWERFIELDS, U32, POWER, PLAIN, P_power_limit_min},
-    {191, 191, B_POWERFIELDS, U64, POWER, PLAIN, P_energy},
-    {192, 192, B_POWERFIELDS, U32, POWER, PLAIN, P_power_limit},
-    {193, 196, B_TLIMIT, S32, HEAT, PLAIN, P_tlimit_shutdown},
-    {197, 198, B_PCIECOUNT, U64, PCIES, PLAIN, -1},
-    {201, 222, B_NVLINK5, U64, LINKFIELDS, PER_LINK, -1},
-    {230, 230, B_RECOVERY, U32, HEALTH, PLAIN, P_recovery_action},
-    {235, 250, B_NVLINK5, U64, LINKFIELDS, PER_LINK, -1},
-    {269, 271, B_THROTTLE, U64, THROTTLES, PLAIN, -1},
-};
-enum { RULES = sizeof rules / sizeof *rules };
 static const rule *rule_of[FAKE_FIELDS];
 
 __attribute__((constructor)) static void start(void) {
@@ -418,6 +306,8 @@ static nvmlReturn_t field(gpu *g, nvmlFieldValue_t *f) {
         return NVML_ERROR_INVALID_ARGUMENT;
     cell *total = &g->field[0][id], *c = total;
     f->valueType = r ? r->type : U64;
+    if (r && !total->set && !(g->units[0].value[P_features] >> r->needs_bit & 1))
+        return NVML_ERROR_NOT_SUPPORTED;
     if (r && (r->scope == PER_LINK || r->scope == LINK_ONLY)) {
         if (scope < links)
             c = &g->field[1 + scope][id];
@@ -435,7 +325,7 @@ static nvmlReturn_t field(gpu *g, nvmlFieldValue_t *f) {
             return say->code;
         if (say->type >= 0)
             f->valueType = say->type;
-    } else if (!r || !(g->units[0].value[P_features] >> r->needs_bit & 1)) {
+    } else if (!r) {
         return NVML_ERROR_NOT_SUPPORTED;
     } else if (r->property >= 0) {
         value = g->units[0].value[r->property + (int)(id - r->first)];
@@ -549,11 +439,10 @@ static int scripted(script *s) {
         ;
     while (s->hang)
         sleep_ns(1000000);
-    if (s->times > 0 && atomic_fetch_sub(&s->times, 1) <= 0)
-        s->times = 0;
-    else if (s->times)
-        return s->code;
-    return 0;
+    int left = s->times; /* below 0: always */
+    while (left > 0 && !atomic_compare_exchange_weak(&s->times, &left, left - 1))
+        ;
+    return left ? s->code : 0;
 }
 
 /* Counts the call and does what the script says. */
@@ -1571,8 +1460,20 @@ void fake_driver(int init, int stale) {
     state->stale = stale;
     for (int slot = 0; slot < FAKE_GPUS; slot++) /* handles of before are no more */
         for (int i = 0; i <= FAKE_INSTANCES; i++)
-            if (state->gpu[slot].units[i].generation)
-                state->gpu[slot].units[i].generation = ++state->generation;
+            if (state->gpu[slot].units[i].generation) {
+                unit *u = &state->gpu[slot].units[i];
+                u->generation = ++state->generation;
+                for (int n = 0; n < 9; n++) {
+                    u->value[P_corrected_volatile_total + n] = 0;
+                    u->value[P_uncorrected_volatile_total + n] = 0;
+                }
+                SET(energy, 0);
+                SET(pcie_replays, 0);
+            }
+    for (int slot = 0; slot < FAKE_GPUS; slot++)
+        for (int id = 0; id < FAKE_FIELDS; id++)
+            for (int link = 0; rule_of[id] && rule_of[id]->type == U64 && link <= LINKS; link++)
+                state->gpu[slot].field[link][id].value = 0;
     state->epoch++;
     ring_bell();
 }
@@ -1617,8 +1518,8 @@ int fake_mig_add(int slot, unsigned index, unsigned gi, unsigned ci, const char 
     SET(multiprocessors, ci_slices == 7 && hopper ? all : all / 16 * 2 * ci_slices);
     SET(copy_engines, p->copy), SET(decoders, p->decoders), SET(jpegs, p->jpegs);
     SET(ofas, slices == 7), SET(architecture, parent->value[P_architecture]);
-    for (int i = 0; i < METRICS; i++)
-        u->metric_code[i] = (int)parent->metric_code[i];
+    for (int i = 0; i < METRICS; i++) /* assumed: instances have no share of the buses */
+        u->metric_code[i] = i < 20 ? (int)parent->metric_code[i] : NVML_ERROR_NOT_SUPPORTED;
     u->generation = ++state->generation;
     return 0;
 }

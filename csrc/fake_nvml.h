@@ -25,7 +25,7 @@ enum {
 #define FAKE_FEATURES(F) \
     F(ECC) F(RETIRED) F(REMAP) F(MEMTEMP) F(MARGIN) F(TLIMIT) F(GPM) F(MIG) F(NVLINK) F(NVLINK4) \
     F(NVLINK5) F(FABRIC) F(MODULE) F(NUMA) F(POWERFIELDS) F(POWERAVERAGE) F(PCIECOUNT) F(FANS) \
-    F(SRAM) F(RECOVERY) F(JPEG) F(C2C) F(SERIAL) F(THROTTLE)
+    F(SRAM) F(RECOVERY) F(JPEG) F(C2C) F(SERIAL) F(COUNTERS)
 
 #define FAKE_ECC(P, name) \
     P(name##_total) P(name##_l1) P(name##_l2) P(name##_dram) P(name##_register_file) \
@@ -87,7 +87,8 @@ int fake_script(const char *function, int slot, int code, int times, int64_t sle
                 int64_t spin_ns, int hang);
 void fake_release(void);
 int fake_condition(int slot, int code); /* 0, GPU_IS_LOST or RESET_REQUIRED */
-/* Every process has to initialise again, which answers `init`; until then calls answer `stale`. */
+/* The driver was reloaded: its counters begin at 0, and every process has to initialise again,
+ * which answers `init`; until then its calls answer `stale`. */
 void fake_driver(int init, int stale);
 int fake_mig_add(int slot, unsigned index, unsigned gi, unsigned ci, const char *profile,
                  unsigned start);

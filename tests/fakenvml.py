@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [ROOT / "csrc" / name for name in ("fake_nvml.c", "fake_nvml.h", "nvml_abi.h")]
-FLAGS = "-std=c11 -D_GNU_SOURCE -O2 -g -fPIC -shared -Wall -Werror".split()
+SOURCES = [
+    ROOT / "csrc" / name for name in ("fake_nvml.c", "fake_cards.h", "fake_nvml.h", "nvml_abi.h")
+]
+FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-g", "-fPIC", "-shared", "-Wall", "-Werror"]
 
 ABSENT = 1 << 63
 TOTAL = 0xFFFF_FFFF
