@@ -8,19 +8,7 @@
 #ifndef ESNODE_FAKE_CARDS_H
 #define ESNODE_FAKE_CARDS_H
 
-#include "fake_nvml.h"
-#include "nvml_abi.h"
-
-#define NUMBER_P(name) P_##name,
-#define NUMBER_T(name) T_##name,
-#define NUMBER_O(name) O_##name,
-#define NUMBER_B(name) B_##name,
-#define BIT(name) name = 1 << B_##name,
-enum { FAKE_PROPERTIES(NUMBER_P) PROPERTIES };
-enum { FAKE_TEXTS(NUMBER_T) TEXTS };
-enum { FAKE_OPTIONS(NUMBER_O) OPTIONS };
-enum { FAKE_FEATURES(NUMBER_B) FEATURES };
-enum { FAKE_FEATURES(BIT) };
+#include "fake_state.h"
 
 typedef struct {
     const char *key, *name, *part_number, *vbios;

@@ -3,7 +3,8 @@
  * `slot` is a place on the bus, 0 to 15, which need not be NVML's index; -1 is all of them, and
  * calls that name no GPU. `instance` is a MIG instance's index, or -1 for the GPU itself. Functions
  * answer 0, or -1 when a name or number means nothing. Everything is in a state that processes
- * share when the environment variable FAKE_NVML_STATE names a file.
+ * share when the environment variable FAKE_NVML_STATE names a file; whoever comes first creates it
+ * with the GPUs of FAKE_NVML_GPUS ("8xH100" or "2xH100,1xT4").
  */
 #ifndef ESNODE_FAKE_NVML_H
 #define ESNODE_FAKE_NVML_H

@@ -1,4 +1,4 @@
-"""The fake of NVIDIA's library: built from csrc/fake_nvml.c, and scripted through ctypes.
+"""The fake of NVIDIA's library: built from csrc/fake_*.c, and scripted through ctypes.
 
 `fake = Fake(library(), state=tmp_path / "nvml")` scripts this process and every child that has
 `fake.environment()`, while they run. Values are in NVML's units; `None` is NOT_SUPPORTED.
@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [
-    ROOT / "csrc" / name for name in ("fake_nvml.c", "fake_cards.h", "fake_nvml.h", "nvml_abi.h")
-]
+SOURCES = [ROOT / "csrc" / name for name in ("fake_nvml.c", "fake_script.c")]
+HEADERS = [ROOT / "csrc" / "nvml_abi.h", *sorted((ROOT / "csrc").glob("fake_*.h"))]
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-g", "-fPIC", "-shared", "-Wall", "-Werror"]
 
 ABSENT = 1 << 63
@@ -34,7 +33,7 @@ def library(missing: Iterable[str] = (), flags: Sequence[str] = ()) -> Path:
     command = [os.environ.get("CC", "cc"), *FLAGS, *flags, "-Wl,-soname,libnvidia-ml.so.1"]
     script = f"{{ local: {' '.join(f'{name};' for name in sorted(missing))} }};\n"
     what = hashlib.sha256("\0".join([*command, script]).encode())
-    for source in SOURCES:
+    for source in [*SOURCES, *HEADERS]:
         what.update(source.read_bytes())
     folder = ROOT / "build" / "fake_nvml" / what.hexdigest()[:16]
     built = folder / "libnvidia-ml.so.1"
@@ -45,7 +44,7 @@ def library(missing: Iterable[str] = (), flags: Sequence[str] = ()) -> Path:
         versions.write_text(script)
         if missing:
             command.append(f"-Wl,--version-script={versions}")
-        subprocess.run([*command, "-o", mine, SOURCES[0], "-lm"], check=True)
+        subprocess.run([*command, "-o", mine, *SOURCES], check=True)
         versions.unlink()
         mine.replace(built)
     return built
