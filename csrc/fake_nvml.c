@@ -330,6 +330,8 @@ GET_TEXT(nvmlDeviceGetVbiosVersion, vbios)
     }
 NEVER(nvmlDeviceGetDisplayMode, (nvmlDevice_t device, nvmlEnableState_t *to))
 NEVER(nvmlDeviceGetDisplayActive, (nvmlDevice_t device, nvmlEnableState_t *to))
+NEVER(nvmlDeviceGetDriverModel, (nvmlDevice_t device, int *now, int *pending))
+NEVER(nvmlDeviceGetDriverModel_v2, (nvmlDevice_t device, int *now, int *pending))
 NEVER(nvmlDeviceGetProcessUtilization,
       (nvmlDevice_t device, void *to, unsigned *count, unsigned long long since))
 NEVER(nvmlDeviceGetNvLinkCapability,

@@ -38,6 +38,8 @@
     F(nvmlDeviceGetPowerState, (nvmlDevice_t, nvmlPstates_t *)) \
     F(nvmlDeviceGetDisplayMode, (nvmlDevice_t, nvmlEnableState_t *)) \
     F(nvmlDeviceGetDisplayActive, (nvmlDevice_t, nvmlEnableState_t *)) \
+    F(nvmlDeviceGetDriverModel, (nvmlDevice_t, int *, int *)) \
+    F(nvmlDeviceGetDriverModel_v2, (nvmlDevice_t, int *, int *)) \
     F(nvmlDeviceGetMPSComputeRunningProcesses_v3, \
       (nvmlDevice_t, unsigned *, nvmlProcessInfo_t *)) \
     F(nvmlDeviceGetProcessUtilization, (nvmlDevice_t, void *, unsigned *, unsigned long long)) \

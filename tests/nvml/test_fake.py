@@ -222,9 +222,9 @@ def test_what_a_call_does(fake: Fake) -> None:
         power(handle)
         return time.monotonic() - began
 
-    fake.gpu(0).delay(None, 0.03)
-    assert took(one) > 0.03 > took(two)
-    fake.script(None, 0, spin=0.03)
+    fake.gpu(0).delay(None, 0.15)
+    assert took(one) > 0.15 > took(two)
+    fake.script(None, 0, spin=0.1)
     began = time.thread_time()
     power(one)
     assert time.thread_time() - began > 0.02
@@ -428,7 +428,7 @@ def test_gpm(fake: Fake) -> None:
     assert whole == [(0, 41.5), (999, 0), (3, 0)]
     part = metrics(lambda sample: nv.nvmlGpmMigSampleGet(handle, 7, sample), 0.11)
     assert part[0] == (0, 99)
-    early = metrics(lambda sample: nv.nvmlGpmSampleGet(handle, sample), 0.01)
+    early = metrics(lambda sample: nv.nvmlGpmSampleGet(handle, sample), 0)
     assert all(c for c, _ in early)
     assert fake.gpm_samples() == 0
 
