@@ -553,6 +553,10 @@ def test_the_environment_sets_it_up(path: Path) -> None:
     assert (said.stdout, said.stderr) == (b"3\n", b"")
 
 
+def test_every_function_that_the_agent_calls_is_there(fake: Fake) -> None:
+    assert [name for name in fake.functions if not hasattr(nv.nvmlLib, name)] == []
+
+
 def test_symbols_can_be_missing(path: Path) -> None:
     poor = fakenvml.library(missing=["nvmlDeviceGetFieldValues", "nvmlGpmSampleGet"])
     assert poor != path
