@@ -6,10 +6,12 @@ import asyncio
 import gc
 import logging
 import math
+import os
 import platform
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
@@ -19,6 +21,7 @@ from ._fast import values
 from ._fast.alarm import Alarm
 from .collectors import COLLECTORS
 from .collectors import agent as own
+from .collectors.nvidia.gpus import Gpus
 from .config import Settings, parse_address
 from .dialects import TEXT
 from .host import Host
@@ -31,6 +34,9 @@ log = logging.getLogger("esnode")
 
 #: The signals that end the agent.
 ENDS = (signal.SIGTERM, signal.SIGINT)
+
+#: Says to a new process for which driver it was started, so that it does not start another one.
+RESTARTED = "NVIDIA_DRIVER_RESTARTED_FOR"
 
 #: Descriptors that connections and the files of /proc, some 50, should have at least.
 OTHERS = 128
@@ -51,6 +57,9 @@ class Agent:
             config.scrape_max_age_seconds, config.scrape_wait_seconds, self.alarm.set
         )
         self.enabled = {cls.name: bool(getattr(config, cls.switch)) for cls in COLLECTORS}
+        #: The version of the driver for which this process is to be replaced by a new one.
+        self.restart_for: str | None = None
+        self.gpus: list[Gpus] = []
         self.samplers = [
             Sampler(lanes, config.scrape_interval_seconds, self.store.publish)
             for names in THREADS
@@ -72,6 +81,10 @@ class Agent:
         ]
         if not collectors:
             return None
+        for collector in collectors:
+            if isinstance(collector, Gpus):
+                collector.restart = self.restart
+                self.gpus.append(collector)
         lane = Lane(name, collectors, self.config.scrape_interval_seconds)
         self.store.add(lane)
         return lane
@@ -106,7 +119,9 @@ class Agent:
                 time.sleep(min(self.config.scrape_interval_seconds, 1.0))
             for sampler in self.samplers:
                 sampler.read(True)
-        return self.store.page(TEXT).body
+        page = self.store.page(TEXT).body
+        self.stop()
+        return page
 
     def run(self) -> int:
         """Collects and serves until a signal says stop; the exit code."""
@@ -124,10 +139,27 @@ class Agent:
         for sampler in self.samplers:
             sampler.start()
         asyncio.run(self.serve(listener))
-        for sampler in self.samplers:
-            sampler.stop(timeout=0.2)
+        self.stop()
+        if self.restart_for is not None:
+            log.info("starts anew, with the library of driver %s", self.restart_for)
+            os.environ[RESTARTED] = self.restart_for
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
         log.info("stopped")
         return 0
+
+    def stop(self) -> None:
+        """Ends the lanes, and what their collectors keep."""
+        for sampler in self.samplers:
+            sampler.stop(timeout=0.2)
+        for entry in self.store.lanes.values():
+            for part in entry.lane.parts:
+                part.collector.stop()
+
+    def restart(self, version: str) -> None:
+        """Asks for a new process, for another version of the driver; once for each version."""
+        if os.environ.get(RESTARTED) != version and self.restart_for is None:
+            self.restart_for = version
+            os.kill(os.getpid(), signal.SIGTERM)
 
     async def serve(self, listener: socket.socket) -> None:
         """Serves until a signal says stop."""
@@ -141,11 +173,17 @@ class Agent:
 
         for number in ENDS:
             signal.signal(number, end)
-        # Until a reload exists, a hangup must not end the agent.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for gpus in self.gpus:
+            signal.signal(signal.SIGUSR1, partial(self.ask, gpus.release))
+            signal.signal(signal.SIGUSR2, partial(self.ask, gpus.resume))
         loop.add_reader(self.alarm.fileno(), self.ring)
         log.info("version %s listens on %s", __version__, self.config.listen_address)
         await server.serve(self.application, listener, stop)
+
+    def ask(self, act: Callable[[], None], *_: object) -> None:
+        """Does what a signal asks for, and has the GPUs' lane see to it now."""
+        act()
+        self.store.lanes[Gpus.lane].lane.request()
 
     def ring(self) -> None:
         """The alarm has rung: some scrape has waited long enough."""

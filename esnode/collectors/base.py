@@ -78,6 +78,9 @@ class Collector:
         """Reads once. ``tick``: what belongs to the tick, such as percentages, is due as well."""
         raise NotImplementedError
 
+    def stop(self) -> None:
+        """Called when the agent ends; the lane has ended, too, or hangs. Nothing by default."""
+
     def read(self, reader: Reader, optional: bool = False) -> int | None:
         """Reads a file, reporting what fails. The reader's flags; None for an unreadable file.
         That one is not there is no failure where it is ``optional``."""

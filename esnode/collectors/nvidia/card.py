@@ -87,6 +87,8 @@ class Card:
         self.mig_rows = mig_rows
         self.k8s = config.k8s_mode
         self.labels = (str(number), self.uuid)
+        #: Its PCI address as NVML has it; empty when unknown.
+        self.pci: str = gpu.identity()["pci"] or ""
         self.rows: list[Key] = []
         #: The rows of instances, which come and go together, and the instances' places and labels.
         self.instance_rows: list[Key] = []

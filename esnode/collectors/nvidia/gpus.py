@@ -11,8 +11,9 @@ from typing import Any
 from ..._fast.table import OWNER
 from ...metrics import Metric, counter, gauge
 from ..base import Collector, Unavailable
-from . import card, driver, readings, visible
+from . import card, driver, events, readings, visible
 from .card import Card, Told
+from .events import Events
 from .pci import PciDevices
 from .readings import Rows
 
@@ -59,7 +60,7 @@ class Gpus(Collector):
     switch = "enable_gpu"
     lane = "gpu"
     metrics = (
-        *dict.fromkeys((*families(card), *families(readings))),
+        *dict.fromkeys((*families(card), *families(readings), *families(events))),
         *(GPUS, EXPECTED, PCI, DRIVER_UP, RELEASED, CALLS, SECONDS),
     )
 
@@ -86,6 +87,7 @@ class Gpus(Collector):
         #: Until when the driver is let go of, in monotonic seconds.
         self.released_until = 0.0
         self.mismatch: str | None = None
+        self.events: Events | None = None
         if config.expected_gpus is not None:
             self.table.set(self.table.add(EXPECTED, (), OWNER), config.expected_gpus)
 
@@ -104,10 +106,12 @@ class Gpus(Collector):
 
     def release(self) -> None:
         """Lets go of the driver for a while; any thread may ask."""
+        log.info("lets go of the driver for %g s", self.config.gpu_release_seconds)
         self.released_until = time.monotonic() + self.config.gpu_release_seconds
 
     def resume(self) -> None:
         """Takes the driver again; any thread may ask."""
+        log.info("takes the driver again")
         self.released_until = self.due = 0.0
 
     @property
@@ -185,7 +189,7 @@ class Gpus(Collector):
         self.reading = False
         if self.released:
             self.close()
-        elif tick or self.is_open:
+        elif tick or self.is_open or not self.due:
             self.reading = self.open(now)
             if self.reading:
                 self.driver.start(tick)
@@ -199,6 +203,7 @@ class Gpus(Collector):
                 self.due = 0.0
                 if code == MISMATCH:
                     self.upgraded()
+        self.read_events()
         self.put(DRIVER_UP, self.is_open)
         if self.is_open:
             self.put(GPUS, self.driver.count)
@@ -224,6 +229,18 @@ class Gpus(Collector):
             each.store(self.report, self.code, self.host)
         self.warn()
         return code
+
+    def read_events(self) -> None:
+        """Counts what has happened to the GPUs, once there has been one."""
+        if self.events is None:
+            if not self.on_bus and not self.is_open:
+                return
+            self.events = Events(self.table, self.host, self.report)
+        self.events.read(self.driver, self.cards.values())
+
+    def stop(self) -> None:
+        if self.events is not None:
+            self.events.close(timeout=1.0)
 
     def follow_gpus(self) -> bool:
         """Follows the GPUs and instances that come and go. Whether some are still to be read."""

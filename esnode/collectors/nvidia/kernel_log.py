@@ -28,7 +28,7 @@ HISTORY = 1 << 22
 #: Letters of an event's text.
 TEXT = 400
 
-_HEADER = re.compile(rb"(\d{1,5}),(\d{1,18}),(\d{1,18})[,;]")
+_HEADER = re.compile(rb"\d{1,5},(\d{1,18}),(\d{1,18})[,;]")
 #: Drivers of before 2012 print no ``PCI:``, older ones no domain either.
 _XID = re.compile(
     rb"NVRM: Xid \((?:PCI:)?([0-9A-Fa-f:.]{5,16})(?: GPU-I:(\d{1,4}))?(?: GPU-CI:(\d{1,4}))?\):"
@@ -98,9 +98,8 @@ class KernelLog:
             found = self._number(line)
             if found is None or b"Xid (" not in line:
                 continue
-            facility, sequence, microseconds = found
-            # What a program writes to the log is not the driver's.
-            if facility or sequence <= self._seen:
+            sequence, microseconds = found
+            if sequence <= self._seen:
                 continue
             _, _, message = line.partition(b";")
             when = min(max(boot + microseconds / 1e6, since), now)
@@ -109,14 +108,14 @@ class KernelLog:
                 events.append(event)
         return events
 
-    def _number(self, line: bytes) -> tuple[int, int, int] | None:
-        """Facility, sequence and microseconds of a record; None for a line that begins none."""
+    def _number(self, line: bytes) -> tuple[int, int] | None:
+        """Sequence and microseconds of a record; None for a line that begins none."""
         header = _HEADER.match(line)
         if header is None:
             return None
-        priority, sequence, microseconds = map(int, header.groups())
+        sequence, microseconds = map(int, header.groups())
         self._last = sequence
-        return priority >> 3, sequence, microseconds
+        return sequence, microseconds
 
     def _lines(self, limit: int) -> Iterator[bytes]:
         """The lines of records that are there, some ``limit`` at most."""
