@@ -120,7 +120,7 @@ class Agent:
             for sampler in self.samplers:
                 sampler.read(True)
         page = self.store.page(TEXT).body
-        self.stop()
+        self.stop_collectors()
         return page
 
     def run(self) -> int:
@@ -139,7 +139,9 @@ class Agent:
         for sampler in self.samplers:
             sampler.start()
         asyncio.run(self.serve(listener))
-        self.stop()
+        for sampler in self.samplers:
+            sampler.stop(timeout=0.2)
+        self.stop_collectors()
         if self.restart_for is not None:
             log.info("starts anew, with the library of driver %s", self.restart_for)
             os.environ[RESTARTED] = self.restart_for
@@ -147,10 +149,8 @@ class Agent:
         log.info("stopped")
         return 0
 
-    def stop(self) -> None:
-        """Ends the lanes, and what their collectors keep."""
-        for sampler in self.samplers:
-            sampler.stop(timeout=0.2)
+    def stop_collectors(self) -> None:
+        """Has the collectors keep what they keep."""
         for entry in self.store.lanes.values():
             for part in entry.lane.parts:
                 part.collector.stop()
