@@ -125,7 +125,6 @@ cdef extern from "nvml_calls.h" nogil:
     int (*nvmlDeviceGetMinorNumber)(nvmlDevice_t device, unsigned int *value)
     int (*nvmlDeviceGetNumaNodeId)(nvmlDevice_t device, unsigned int *value)
     int (*nvmlDeviceGetArchitecture)(nvmlDevice_t device, unsigned int *value)
-    int (*nvmlDeviceGetNumFans)(nvmlDevice_t device, unsigned int *value)
     int (*nvmlDeviceGetCudaComputeCapability)(nvmlDevice_t device, int *major, int *minor)
     int (*nvmlDeviceGetPciInfo_v3)(nvmlDevice_t device, nvmlPciInfo_t *pci)
     int (*nvmlDeviceGetFieldValues)(nvmlDevice_t device, int n, nvmlFieldValue_t *values)
@@ -197,7 +196,7 @@ cdef enum:
 # Functions that are no calls of the table, as they are counted; after those of the table.
 cdef enum:
     F_INIT, F_SHUTDOWN, F_COUNT, F_HANDLE, F_UUID, F_DRIVER, F_CUDA2, F_CUDA, F_NAME, F_SERIAL
-    F_PART, F_VBIOS, F_MODULE, F_MINOR, F_NUMA, F_ARCHITECTURE, F_FANS, F_CAPABILITY, F_PCI
+    F_PART, F_VBIOS, F_MODULE, F_MINOR, F_NUMA, F_ARCHITECTURE, F_CAPABILITY, F_PCI
     F_FIELDS, F_SAMPLES, F_LINK, F_MIG_MODE, F_MIG_MAX, F_MIG_HANDLE, F_GI, F_CI, F_ATTRIBUTES
     F_GI_HANDLE, F_GI_INFO, F_COMPUTE, F_GRAPHICS, F_GPM_SUPPORT, F_GPM_ALLOC, F_GPM_FREE
     F_GPM_GET, F_GPM_MIG_GET, F_GPM_METRICS, F_EVENT_TYPES, F_REGISTER
@@ -209,7 +208,7 @@ OTHERS = (
     "nvmlSystemGetCudaDriverVersion", "nvmlDeviceGetName", "nvmlDeviceGetSerial",
     "nvmlDeviceGetBoardPartNumber", "nvmlDeviceGetVbiosVersion", "nvmlDeviceGetModuleId",
     "nvmlDeviceGetMinorNumber", "nvmlDeviceGetNumaNodeId", "nvmlDeviceGetArchitecture",
-    "nvmlDeviceGetNumFans", "nvmlDeviceGetCudaComputeCapability", "nvmlDeviceGetPciInfo_v3",
+    "nvmlDeviceGetCudaComputeCapability", "nvmlDeviceGetPciInfo_v3",
     "nvmlDeviceGetFieldValues", "nvmlDeviceGetSamples", "nvmlDeviceGetNvLinkState",
     "nvmlDeviceGetMigMode", "nvmlDeviceGetMaxMigDeviceCount",
     "nvmlDeviceGetMigDeviceHandleByIndex", "nvmlDeviceGetGpuInstanceId",
@@ -411,7 +410,7 @@ cdef struct Slot:               # what is at an index of the library
     bint described, registered
     int lost                    # the error of a GPU that cannot be read; 0
     int code                    # of the library: it must be initialised anew, or worse
-    int failed_function, failed_code, failures
+    int failed_function, failed_code, failures, answers
     int64_t at                  # when the last call had come back
     int gpm                     # whether it is supported: 1, 0, -1 unknown
     int topology                # another number when MIG instances came or went
@@ -421,7 +420,6 @@ cdef struct Slot:               # what is at an index of the library
     Subject[INSTANCES] instances
     int[2] n_processes
     Process *processes          # PROCESSES of each kind
-    int fans
     int[6] numbers              # module, minor, numa, architecture, major, minor; -1: unknown
     char[TEXT] serial
     char[TEXT] part
@@ -480,9 +478,10 @@ cdef bint fatal(Slot *slot, int code) noexcept nogil:
 
 
 cdef bint fails(Slot *slot, int function, int code) noexcept nogil:
-    """Notes an error that is neither permanent nor fatal; whether it is fatal."""
+    """Notes how a call went; whether it ends the reading of this GPU."""
     if fatal(slot, code):
         return True
+    slot.answers += code == NVML_SUCCESS
     if code != NVML_SUCCESS and not permanent(code):
         if slot.failures == 0:
             slot.failed_function = function
@@ -726,6 +725,7 @@ cdef bint read_fields(Slot *slot, Subject *s, int at) noexcept nogil:
             s.off[entry[i]] = True
         else:
             good += 1
+            slot.answers += batch[i].nvmlReturn == NVML_SUCCESS
             if not take_field(slot, s, entry[i], &batch[i]):
                 return False
     if good == 0:
@@ -1003,10 +1003,6 @@ cdef void describe(Slot *slot) noexcept nogil:
             slot, F_CAPABILITY, nvmlDeviceGetCudaComputeCapability(
                 handle, &slot.numbers[4], &slot.numbers[5])):
         slot.numbers[4] = slot.numbers[5] = -1
-    slot.fans = 0
-    if nvmlDeviceGetNumFans != NULL and counted(
-            slot, F_FANS, nvmlDeviceGetNumFans(handle, &value)) == NVML_SUCCESS and value < 64:
-        slot.fans = <int>value
     slot.gpu.target.links = 0
     memset(&field, 0, sizeof(field))
     field.fieldId = 91          # NVML_FI_DEV_NVLINK_LINK_COUNT
@@ -1206,7 +1202,7 @@ cdef void read_slot(crew_task *base) noexcept nogil:
     cdef int i, mig
     cdef Subject *s
     slot.at = crew_now()
-    slot.lost = slot.code = slot.failures = 0
+    slot.answers = 0
     if slot.stale and not resolve(slot):
         slot.done = True
         return
@@ -1386,6 +1382,11 @@ cdef class Gpu:
         return self.slot.lost
 
     @property
+    def answers(self):
+        """Whether some call of the last reading was answered, or none was made that was not."""
+        return self.slot.answers > 0 or self.slot.failures == 0
+
+    @property
     def done(self):
         """Whether the last reading has been made."""
         return self.slot.done
@@ -1401,10 +1402,6 @@ cdef class Gpu:
         if self.slot.failures:
             return function_name(self.slot.failed_function), self.slot.failed_code
         return None
-
-    @property
-    def fans(self):
-        return self.slot.fans
 
     @property
     def decided(self):
@@ -1520,6 +1517,8 @@ cdef class Driver:
     cdef crew *crew
     cdef crew *ears
     cdef int64_t timeout, patience, started
+    cdef unsigned int fitted    # GPUs that there are slots for
+    cdef bint leaving           # whether a GPU that has gone still hangs
     cdef readonly Plan gpu_plan, mig_plan
     cdef readonly list gpus
     #: Whether the library is initialised; the error of the last attempt; its texts.
@@ -1674,12 +1673,13 @@ cdef class Driver:
         cdef unsigned int index
         for i in range(self.fleet.n):
             slot = self.fleet.slots[i]
-            slot.stale = True
-            if slot.index < self.desk.n:
-                continue
-            slot.leaving = True
+            slot.stale |= self.desk.n != self.fitted    # others may have its index now
+            slot.leaving = slot.index >= self.desk.n
+        self.fitted = self.desk.n
+        self.leaving = False
         for i in range(self.fleet.n):
             slot = self.fleet.slots[i]
+            self.leaving |= slot.leaving and crew_running(self.crew, &slot.base)
             if slot.leaving and not crew_running(self.crew, &slot.base):
                 for k in range(N_CALLS_TABLE + N_OTHERS):
                     self.calls_before[k] += slot.calls[k]
@@ -1734,7 +1734,7 @@ cdef class Driver:
         cdef crew_task *tasks[MOST + 1]
         cdef Slot *slot
         cdef int i, n = 0
-        if self.desk.n != <unsigned int>len(self.gpus):
+        if self.desk.n != self.fitted or self.leaving:
             self._fit()
         self.started = crew_now()
         if look and not crew_running(self.crew, &self.desk.base):
@@ -1747,6 +1747,7 @@ cdef class Driver:
             if not crew_running(self.crew, &slot.base):
                 slot.tick = tick
                 slot.done = slot.stuck = False
+                slot.lost = slot.code = slot.failures = 0
                 tasks[n] = &slot.base
                 n += 1
         crew_start(self.crew, tasks, n)
@@ -1773,7 +1774,7 @@ cdef class Driver:
     @property
     def changed(self):
         """Whether there are other GPUs now than those that were read."""
-        return self.desk.done and self.desk.n != <unsigned int>len(self.gpus)
+        return self.desk.done and self.desk.n != self.fitted
 
     def events(self):
         """The events since the last call: (Unix time, type, data, uuid, gi, ci) each, and the

@@ -171,7 +171,7 @@ class Card:
 
         ``code`` names an error of NVML."""
         gpu = self.gpu
-        is_up = gpu.done and not gpu.stuck and not gpu.lost
+        is_up = gpu.done and gpu.answers and not gpu.stuck and not gpu.lost
         self.table.set(self.up, is_up)
         self.table.set(self.stuck, gpu.stuck)
         if gpu.stuck:
