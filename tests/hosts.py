@@ -45,7 +45,8 @@ def config(root: Path, **keys: Any) -> Config:
         "path_sysfs": f"{root}/sys",
         "path_rootfs": str(root),
     }
-    return Config(**{**paths, **keys})
+    # GPUs are in no tree: they are this machine's, or those of a fake that is loaded.
+    return Config(**{**paths, "enable_gpu": False, **keys})
 
 
 def lane(root: Path, collectors: Sequence[type[Collector]] | str = "host", **keys: Any) -> Lane:

@@ -20,7 +20,7 @@ from .collectors.test_numa import node
 from .collectors.test_raid import ARRAYS
 from .hosts import Rows, Tree, lane, rows
 
-LANES = sorted({cls.lane for cls in COLLECTORS})
+LANES = sorted({cls.lane for cls in COLLECTORS} - {"gpu"})
 DETAIL = {key: True for key in Config.__struct_fields__ if key.endswith("_detail")}
 
 #: Links that the archive lacks to devices that it has.

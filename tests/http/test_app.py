@@ -207,7 +207,7 @@ def test_health_is_lost_after_three_missed_intervals(monkeypatch: pytest.MonkeyP
 
 
 def test_health_is_only_about_the_host_lane() -> None:
-    flags = ("cpu", "memory", "network", "disk", "power")
+    flags = ("cpu", "memory", "network", "disk", "power", "gpu")
     client = Client(**{f"enable_{name}": False for name in flags})
     assert client.get("/healthz").status == 200
     assert client.get("/readyz").status == 200
