@@ -36,8 +36,9 @@ typedef struct {
     nvml_variant variants[NVML_VARIANTS];
 } nvml_call;
 
+/* NAN is a float: beside it a number needs to be a double, or it is rounded to a float. */
 static inline double nvml_u32(unsigned int value) {
-    return value == UINT_MAX ? NAN : value;
+    return value == UINT_MAX ? NAN : (double)value;
 }
 
 static inline double nvml_u64(unsigned long long value) {
@@ -45,7 +46,7 @@ static inline double nvml_u64(unsigned long long value) {
 }
 
 static inline double nvml_i32(int value) {
-    return value == INT_MAX || value == INT_MIN ? NAN : value;
+    return value == INT_MAX || value == INT_MIN ? NAN : (double)value;
 }
 
 #define NVML_RUN(name) \
