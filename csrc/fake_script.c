@@ -99,7 +99,7 @@ static void set_up(int slot, const model *m) {
     SET(pcie_generation, m->pcie), SET(pcie_generation_max, m->pcie);
     SET(pcie_width, 16), SET(pcie_width_max, 16);
     SET(links, m->links), SET(link_generation, m->link_generation);
-    SET(fabric_state, 3), SET(fabric_health, 0x9AA), SET(fabric_summary, 1);
+    SET(fabric_state, 3), SET(fabric_health, 0x1AA), SET(fabric_summary, 1);
     SET(persistence, 1), SET(multiprocessors, m->multiprocessors);
     SET(event_types, m->features & MIG ? 0x1FF : 0x9F);
     SET(mixed_fields_fail, !strcmp(m->key, "GB200"));
