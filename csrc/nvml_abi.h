@@ -305,6 +305,7 @@ enum { NVML_GPM_SUPPORT_VERSION = 1, NVML_GPM_METRICS_GET_VERSION = 1 };
     OPTIONAL(nvmlDeviceGetClockInfo, (nvmlDevice_t, nvmlClockType_t, unsigned int *)) \
     OPTIONAL(nvmlDeviceGetMaxClockInfo, (nvmlDevice_t, nvmlClockType_t, unsigned int *)) \
     OPTIONAL(nvmlDeviceGetPerformanceState, (nvmlDevice_t, nvmlPstates_t *)) \
+    OPTIONAL(nvmlDeviceGetNumFans, (nvmlDevice_t, unsigned int *)) \
     OPTIONAL(nvmlDeviceGetFanSpeed_v2, (nvmlDevice_t, unsigned int, unsigned int *)) \
     OPTIONAL(nvmlDeviceGetFanSpeed, (nvmlDevice_t, unsigned int *)) \
     OPTIONAL(nvmlDeviceGetCurrentClocksEventReasons, (nvmlDevice_t, unsigned long long *)) \

@@ -16,7 +16,7 @@
 typedef struct {
     nvmlDevice_t handle;
     unsigned long long reasons; /* clocks event reasons that it supports; 0: unknown */
-    int links;                  /* NVLinks that it has */
+    int links, fans;            /* how many it has */
     int mig;                    /* whether MIG mode is on */
 } nvml_target;
 

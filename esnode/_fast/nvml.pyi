@@ -30,6 +30,7 @@ class Plan:
         argument: Iterable[int] = (),
         whole: bool = False,
         link: bool = False,
+        fan: bool = False,
     ) -> None: ...
     # (field, scope, link, total, entry) each
     def fields(

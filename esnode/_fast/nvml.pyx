@@ -94,7 +94,7 @@ cdef extern from "nvml_calls.h" nogil:
     ctypedef struct nvml_target:
         nvmlDevice_t handle
         unsigned long long reasons
-        int links, mig
+        int links, fans, mig
     ctypedef int (*nvml_run)(nvml_target *target, const int *argument, double *out) noexcept
     ctypedef struct nvml_variant:
         const char *function
@@ -125,6 +125,7 @@ cdef extern from "nvml_calls.h" nogil:
     int (*nvmlDeviceGetMinorNumber)(nvmlDevice_t device, unsigned int *value)
     int (*nvmlDeviceGetNumaNodeId)(nvmlDevice_t device, unsigned int *value)
     int (*nvmlDeviceGetArchitecture)(nvmlDevice_t device, unsigned int *value)
+    int (*nvmlDeviceGetNumFans)(nvmlDevice_t device, unsigned int *value)
     int (*nvmlDeviceGetCudaComputeCapability)(nvmlDevice_t device, int *major, int *minor)
     int (*nvmlDeviceGetPciInfo_v3)(nvmlDevice_t device, nvmlPciInfo_t *pci)
     int (*nvmlDeviceGetFieldValues)(nvmlDevice_t device, int n, nvmlFieldValue_t *values)
@@ -196,7 +197,7 @@ cdef enum:
 # Functions that are no calls of the table, as they are counted; after those of the table.
 cdef enum:
     F_INIT, F_SHUTDOWN, F_COUNT, F_HANDLE, F_UUID, F_DRIVER, F_CUDA2, F_CUDA, F_NAME, F_SERIAL
-    F_PART, F_VBIOS, F_MODULE, F_MINOR, F_NUMA, F_ARCHITECTURE, F_CAPABILITY, F_PCI
+    F_PART, F_VBIOS, F_MODULE, F_MINOR, F_NUMA, F_ARCHITECTURE, F_FANS, F_CAPABILITY, F_PCI
     F_FIELDS, F_SAMPLES, F_LINK, F_MIG_MODE, F_MIG_MAX, F_MIG_HANDLE, F_GI, F_CI, F_ATTRIBUTES
     F_GI_HANDLE, F_GI_INFO, F_COMPUTE, F_GRAPHICS, F_GPM_SUPPORT, F_GPM_ALLOC, F_GPM_FREE
     F_GPM_GET, F_GPM_MIG_GET, F_GPM_METRICS, F_EVENT_TYPES, F_REGISTER
@@ -208,7 +209,7 @@ OTHERS = (
     "nvmlSystemGetCudaDriverVersion", "nvmlDeviceGetName", "nvmlDeviceGetSerial",
     "nvmlDeviceGetBoardPartNumber", "nvmlDeviceGetVbiosVersion", "nvmlDeviceGetModuleId",
     "nvmlDeviceGetMinorNumber", "nvmlDeviceGetNumaNodeId", "nvmlDeviceGetArchitecture",
-    "nvmlDeviceGetCudaComputeCapability", "nvmlDeviceGetPciInfo_v3",
+    "nvmlDeviceGetNumFans", "nvmlDeviceGetCudaComputeCapability", "nvmlDeviceGetPciInfo_v3",
     "nvmlDeviceGetFieldValues", "nvmlDeviceGetSamples", "nvmlDeviceGetNvLinkState",
     "nvmlDeviceGetMigMode", "nvmlDeviceGetMaxMigDeviceCount",
     "nvmlDeviceGetMigDeviceHandleByIndex", "nvmlDeviceGetGpuInstanceId",
@@ -245,7 +246,7 @@ cdef struct Step:
     int64_t period              # ns
     int first, n                # entries
     bint whole                  # of no meaning in MIG mode
-    bint link                   # whether the argument is a link
+    bint link, fan              # whether the argument is a link, or a fan
 
 
 @cython.final
@@ -302,9 +303,10 @@ cdef class Plan:
         self.steps[self.n_steps - 1].n += 1
 
     def call(self, str name not None, double period, entries, argument=(), bint whole=False,
-             bint link=False):
+             bint link=False, bint fan=False):
         """One call of the table, by name; an entry for each of its outputs, None where one is not
-        wanted. whole: not in MIG mode. link: the argument is a link, and the GPU may have fewer."""
+        wanted. whole: not in MIG mode. link, fan: the argument is one, and the GPU may have
+        fewer."""
         cdef Step *step
         cdef int i
         for i in range(NVML_N_CALLS):
@@ -316,7 +318,7 @@ cdef class Plan:
             raise ValueError(f"{name}: {NVML_CALLS[i].outputs} values, not {len(entries)}")
         step = self._step(CALL, period, whole)
         step.call = i
-        step.link = link
+        step.link, step.fan = link, fan
         for k, value in enumerate(argument):
             step.argument[k] = value
         for entry in entries:
@@ -913,7 +915,8 @@ cdef bint read_subject(Slot *slot, Subject *s) noexcept nogil:
     s.reading += 1
     for at in range(s.n_steps):
         step = &s.steps[at]
-        if s.variant[at] == GONE or (step.link and step.argument[0] >= s.target.links):
+        if (s.variant[at] == GONE or (step.link and step.argument[0] >= s.target.links)
+                or (step.fan and step.argument[0] >= s.target.fans)):
             continue
         if step.whole and slot.gpu.target.mig:
             clear(s, step)
@@ -1003,6 +1006,11 @@ cdef void describe(Slot *slot) noexcept nogil:
             slot, F_CAPABILITY, nvmlDeviceGetCudaComputeCapability(
                 handle, &slot.numbers[4], &slot.numbers[5])):
         slot.numbers[4] = slot.numbers[5] = -1
+    # Drivers that cannot count fans know of one.
+    slot.gpu.target.fans = nvmlDeviceGetNumFans == NULL
+    if nvmlDeviceGetNumFans != NULL and counted(
+            slot, F_FANS, nvmlDeviceGetNumFans(handle, &value)) == NVML_SUCCESS and value < 64:
+        slot.gpu.target.fans = <int>value
     slot.gpu.target.links = 0
     memset(&field, 0, sizeof(field))
     field.fieldId = 91          # NVML_FI_DEV_NVLINK_LINK_COUNT

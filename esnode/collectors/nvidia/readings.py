@@ -189,8 +189,9 @@ class Call(NamedTuple):
     argument: tuple[int, ...] = ()
     #: Whether it has no meaning for a GPU in MIG mode.
     whole: bool = False
-    #: Whether the argument is an NVLink.
+    #: Whether the argument is an NVLink, or a fan.
     link: bool = False
+    fan: bool = False
 
 
 class Field(NamedTuple):
@@ -458,7 +459,7 @@ def gpu_queries(detail: bool, processes: bool) -> Iterator[Query]:
         (Row(POWER_LIMIT, ("min",), den=1000), Row(POWER_LIMIT, ("max",), den=1000)),
     )
     for fan in range(FANS):
-        yield Call("fan", SOON, (Row(FAN, (str(fan),)),), (fan,))
+        yield Call("fan", SOON, (Row(FAN, (str(fan),)),), (fan,), fan=True)
     yield from _memory_errors(detail)
     yield Call("pcie_generation", LATER, (Row(PCIE_GENERATION, ("current",)),))
     yield Call("pcie_width", LATER, (Row(PCIE_WIDTH, ("current",)),))
@@ -611,7 +612,8 @@ class Rows:
         plan = self.plan
         if isinstance(query, Call):
             entries = [self._entry(row) for row in query.rows]
-            plan.call(query.name, query.period, entries, query.argument, query.whole, query.link)
+            flags = (query.whole, query.link, query.fan)
+            plan.call(query.name, query.period, entries, query.argument, *flags)
         elif isinstance(query, Fields):
             fields = []
             for f in query.fields:
