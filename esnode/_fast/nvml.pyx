@@ -430,6 +430,8 @@ cdef struct Slot:               # what is at an index of the library
     uint64_t[NVML_N_CALLS * NVML_VARIANTS + N_OTHERS] calls
     uint64_t[NVML_N_CALLS * NVML_VARIANTS + N_OTHERS] ns
 
+cdef Slot NOBODY                # what a Gpu has that is no longer at any index
+
 cdef struct Fleet:
     Slot *slots[MOST]
     int n
@@ -1694,7 +1696,10 @@ cdef class Driver:
                     self.ns_before[k] += slot.ns[k]
                 release_samples(&slot.gpu)
                 forget_instances(slot)
-                self.gpus = [gpu for gpu in self.gpus if (<Gpu>gpu).slot != slot]
+                for gpu in self.gpus:
+                    if (<Gpu>gpu).slot == slot:
+                        (<Gpu>gpu).slot = &NOBODY
+                self.gpus = [gpu for gpu in self.gpus if (<Gpu>gpu).slot != &NOBODY]
                 crew_abandon(self.crew, &slot.base)
             else:
                 self.fleet.slots[n] = slot
