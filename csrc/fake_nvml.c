@@ -556,6 +556,7 @@ nvmlReturn_t nvmlDeviceGetPcieThroughput(nvmlDevice_t device, int counter, unsig
 nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, nvmlFieldValue_t *values) {
     ENTER(nvmlDeviceGetFieldValues, values && count > 0);
     int family = -1, mixed = 0;
+    uint64_t known_fields = state->option[O_known_fields];
     int64_t began = now_ns(CLOCK_REALTIME) / 1000;
     for (int i = 0; VALUE(mixed_fields_fail) && i < count; i++) {
         const rule *known = values[i].fieldId < FAKE_FIELDS ? rule_of[values[i].fieldId] : NULL;
@@ -564,6 +565,9 @@ nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, nvmlFieldV
             family = known->family;
         }
     }
+    for (int i = 0; known_fields && i < count; i++)
+        if (values[i].fieldId > known_fields)
+            return NVML_ERROR_INVALID_ARGUMENT;
     for (int i = 0; i < count; i++) {
         values[i].timestamp = began;
         values[i].latencyUsec = 1;
@@ -885,7 +889,9 @@ nvmlReturn_t nvmlGpmSampleAlloc(nvmlGpmSample_t *to) {
 
 nvmlReturn_t nvmlGpmSampleFree(nvmlGpmSample_t sample) {
     gpm_sample *s = sample_of(sample);
-    BEGIN(nvmlGpmSampleFree, s);
+    nvmlReturn_t r = begin(F_nvmlGpmSampleFree, NONE);
+    if (references <= 0 || !s) /* memory of the library's own: no matter how the driver is */
+        return r ? r : NVML_ERROR_INVALID_ARGUMENT;
     state->gpm_samples--;
     s->used = 0;
     return NVML_SUCCESS;
@@ -926,6 +932,9 @@ nvmlReturn_t nvmlGpmMetricsGet(nvmlGpmMetricsGet_t *get) {
         return NVML_ERROR_INVALID_ARGUMENT;
     if (state->gpu[slot].condition)
         return state->gpu[slot].condition;
+    for (unsigned i = 0; state->option[O_known_metrics] && i < get->numMetrics; i++)
+        if (get->metrics[i].metricId > state->option[O_known_metrics])
+            return NVML_ERROR_INVALID_ARGUMENT;
     const unit *u = &state->gpu[slot].units[a->instance];
     int close = b->at - a->at < 100000000;
     if (!u->generation || u->generation != a->generation || a->generation != b->generation)

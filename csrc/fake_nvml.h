@@ -66,9 +66,11 @@ enum {
 
 #define FAKE_TEXTS(T) T(uuid) T(name) T(serial) T(part_number) T(vbios)
 
-/* Values of the whole node. */
+/* Values of the whole node. Of fields and metrics: the last that the driver knows; one above it
+ * spoils the call that it is in. 0: it knows all. */
 #define FAKE_OPTIONS(O) \
-    O(busy_ns) O(old_structs) O(cuda_version) O(cc_environment) O(cc_feature) O(cc_devtools)
+    O(busy_ns) O(old_structs) O(cuda_version) O(cc_environment) O(cc_feature) O(cc_devtools) \
+    O(known_fields) O(known_metrics)
 
 int fake_attach(const char *path); /* NULL: memory of this process and its children */
 void fake_reset(void);
