@@ -157,7 +157,9 @@ class Card:
             match = _PROFILE.search(told.name or "")
             profile = match[1] if match else None
             placement = None if told.placement is None else "{}:{}".format(*told.placement)
-            resource = f"nvidia.com/mig-{profile}" if profile and self.k8s else None
+            resource = None
+            if profile and self.k8s:  # as NVIDIA's device plugin calls it
+                resource = f"nvidia.com/mig-{profile.replace('+', '.')}"
             keys: tuple[tuple[Key, float], ...] = (
                 ((MIG_INFO, (*labels, profile, placement, resource)), 1),
                 ((MULTIPROCESSORS, labels), told.multiprocessors),
