@@ -1115,6 +1115,18 @@ cdef bint describe_instance(Slot *slot, Subject *s) noexcept nogil:
     return True
 
 
+cdef bint is_still(Slot *slot, Subject *s, nvmlDevice_t handle) noexcept nogil:
+    """Whether what has the UUID of an instance is that one: a UUID follows from the place, so that
+    an instance of another profile may have it the moment after."""
+    cdef char[TEXT] name
+    if s.target.handle != handle:
+        return False
+    if not slot.tick or nvmlDeviceGetName == NULL:
+        return True
+    return (counted(slot, F_NAME, nvmlDeviceGetName(handle, name, TEXT)) != NVML_SUCCESS
+            or strcmp(name, s.name) == 0)
+
+
 cdef bint follow_instances(Slot *slot) noexcept nogil:
     """Follows the MIG instances that come and go; whether the GPU could be read."""
     cdef nvmlDevice_t handle
@@ -1161,8 +1173,8 @@ cdef bint follow_instances(Slot *slot) noexcept nogil:
                 return False
             continue            # a hole, or an instance that is being destroyed
         for k in range(slot.n_instances):
-            if strcmp(uuid, slot.instances[k].uuid) == 0:
-                slot.instances[k].target.handle = handle
+            if strcmp(uuid, slot.instances[k].uuid) == 0 and is_still(
+                    slot, &slot.instances[k], handle):
                 here[k] = True
                 break
         else:
