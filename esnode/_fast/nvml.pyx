@@ -745,7 +745,7 @@ cdef bint read_gpm(Slot *slot, Subject *s, int at) noexcept nogil:
     cdef nvmlGpmSupport_t support
     cdef int[NVML_GPM_METRIC_MAX] entry
     cdef int64_t now = crew_now()
-    cdef int i, code, other = 1 - s.gpm_newest, n = 0
+    cdef int i, code, alone, other = 1 - s.gpm_newest, n = 0
     if slot.gpm < 0:
         slot.gpm = 0
         if (nvmlGpmQueryDeviceSupport != NULL and nvmlGpmSampleAlloc != NULL
@@ -796,16 +796,20 @@ cdef bint read_gpm(Slot *slot, Subject *s, int at) noexcept nogil:
                 n += 1
         metrics.numMetrics = n
         code = counted(slot, F_GPM_METRICS, nvmlGpmMetricsGet(metrics)) if n else NVML_SUCCESS
-        if unknown(code) and not s.split[at]:   # a metric that the driver does not know
-            s.split[at] = True
+        if unknown(code) and s.split[at] < ALONE:
+            # The driver does not know one of them, or, where none has a value alone, a sample is
+            # of another instance that had the same place.
+            s.split[at] += 1
             metrics.numMetrics = 1
-            for i in range(n):
-                metrics.metrics[0] = metrics.metrics[i]
-                code = counted(slot, F_GPM_METRICS, nvmlGpmMetricsGet(metrics))
+            for i in range(n - 1, -1, -1):
+                metrics.metrics[0].metricId = s.entries[entry[i]].id
+                alone = counted(slot, F_GPM_METRICS, nvmlGpmMetricsGet(metrics))
+                if alone != NVML_SUCCESS:
+                    metrics.metrics[0].nvmlReturn = (
+                        NVML_ERROR_NOT_SUPPORTED if unknown(alone) else alone)
+                elif metrics.metrics[0].nvmlReturn == NVML_SUCCESS:
+                    code = NVML_SUCCESS
                 metrics.metrics[i] = metrics.metrics[0]
-                if code != NVML_SUCCESS:
-                    metrics.metrics[i].nvmlReturn = NVML_ERROR_NOT_SUPPORTED
-            code = NVML_SUCCESS
         if code == NVML_SUCCESS:
             for i in range(n):
                 if metrics.metrics[i].nvmlReturn == NVML_SUCCESS:
