@@ -830,10 +830,10 @@ cdef bint read_ring(Slot *slot, Subject *s, int at) noexcept nogil:
     cdef nvmlSample_t[SAMPLES_MOST] samples
     cdef unsigned int i, n = SAMPLES_MOST
     cdef int code, type = NVML_VALUE_TYPE_UNSIGNED_INT
-    cdef int64_t number = crew_now() // (slot.fleet.window // BUCKETS + 1)
-    cdef Bucket *bucket = &ring.buckets[number % BUCKETS]
+    cdef int64_t now = crew_now(), width = slot.fleet.window // BUCKETS + 1, number
+    cdef Bucket *bucket
     cdef double value, low = NAN, high = NAN, total = 0, counted_samples = 0
-    cdef unsigned long long newest = 0, window = slot.fleet.window // 1000
+    cdef unsigned long long newest = 0, age, window = slot.fleet.window // 1000
     if nvmlDeviceGetSamples == NULL:
         s.variant[at] = GONE
         return True
@@ -849,14 +849,16 @@ cdef bint read_ring(Slot *slot, Subject *s, int at) noexcept nogil:
     n = min(n, <unsigned int>SAMPLES_MOST)
     for i in range(n):
         newest = max(newest, samples[i].timeStamp)
-    if bucket.number != number:
-        memset(bucket, 0, sizeof(Bucket))
-        bucket.number = number
     for i in range(n):
         value = value_of(type, &samples[i].sampleValue)
-        if value != value or samples[i].timeStamp <= ring.last or (
-                newest - samples[i].timeStamp > window):
+        age = newest - samples[i].timeStamp     # the driver's clock may be another than ours
+        if value != value or samples[i].timeStamp <= ring.last or age > window:
             continue
+        number = (now - <int64_t>age * 1000) // width
+        bucket = &ring.buckets[number % BUCKETS]
+        if bucket.number != number:
+            memset(bucket, 0, sizeof(Bucket))
+            bucket.number = number
         if bucket.count == 0 or value < bucket.low:
             bucket.low = value
         if bucket.count == 0 or value > bucket.high:
@@ -866,7 +868,7 @@ cdef bint read_ring(Slot *slot, Subject *s, int at) noexcept nogil:
     ring.last = max(ring.last, newest)
     for i in range(BUCKETS):
         bucket = &ring.buckets[i]
-        if bucket.count and bucket.number > number - BUCKETS:
+        if bucket.count and bucket.number > now // width - BUCKETS:
             low = bucket.low if not low <= bucket.low else low
             high = bucket.high if not high >= bucket.high else high
             total += bucket.total
