@@ -961,7 +961,7 @@ cdef bint read_subject(Slot *slot, Subject *s) noexcept nogil:
         if s.variant[at] != GONE:
             for i in range(step.first, step.first + step.n):
                 e = &s.entries[i]
-                if not s.off[i]:
+                if not s.off[i] and not (e.link and <int>e.scope >= s.target.links):
                     if e.position >= 0:
                         s.claimed[e.position] = s.reading
                     if e.sum >= 0:
