@@ -22,7 +22,6 @@
 
 /* What nvidia-ml-py and monitors call besides. */
 #define MORE_FUNCTIONS(F) \
-    F(nvmlDeviceGetNumFans, (nvmlDevice_t, unsigned int *)) \
     F(nvmlInit, (void)) \
     F(nvmlInitWithFlags, (unsigned)) \
     F(nvmlSystemGetNVMLVersion, (char *, unsigned)) \

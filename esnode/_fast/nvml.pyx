@@ -486,6 +486,8 @@ cdef bint fails(Slot *slot, int function, int code) noexcept nogil:
     if fatal(slot, code):
         return True
     slot.answers += code == NVML_SUCCESS
+    if code == NVML_ERROR_INVALID_ARGUMENT:     # also what a handle of before gets
+        slot.stale = True
     if code != NVML_SUCCESS and not permanent(code):
         if slot.failures == 0:
             slot.failed_function = function
@@ -710,6 +712,8 @@ cdef bint read_fields(Slot *slot, Subject *s, int at) noexcept nogil:
         if code == NVML_SUCCESS:
             for i in range(n):
                 good += not unknown(batch[i].nvmlReturn)
+    if code == NVML_ERROR_INVALID_ARGUMENT:
+        slot.stale = True
     if good == 0 and (n > 1 or code != NVML_SUCCESS):
         for i in range(n):
             # Of a field that two links do not know, no other link is asked.
@@ -1054,6 +1058,8 @@ cdef bint resolve(Slot *slot) noexcept nogil:
         slot.described = slot.registered = slot.gpu.decided = False
         slot.gpm = -1
         forget_instances(slot)
+    elif handle != slot.gpu.target.handle:
+        subject_forget(&slot.gpu)
     slot.gpu.target.handle = handle
     slot.stale = False
     return True
