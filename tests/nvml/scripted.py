@@ -119,8 +119,9 @@ def script_instance(fake: Fake, slot: int, index: int) -> None:
 
 
 def samples(fake: Fake, slot: int, now: int) -> None:
-    """The last 80 seconds of power and utilisation, one a second, up to ``now`` in microseconds."""
+    """Of power and utilisation, one a second up to ``now`` in microseconds: of the last 55 seconds,
+    and of a time that lies outside every window."""
     for ring, high in ((0, 900_000), (1, 100)):
-        for second in range(80):
-            value = number(1, high, "sample", ring, slot, second)
-            fake.gpu(slot).sample(ring, now - (79 - second) * 1_000_000, value)
+        for age in (*range(90, 65, -1), *range(55, -1, -1)):
+            value = number(1, high, "sample", ring, slot, age)
+            fake.gpu(slot).sample(ring, now - age * 1_000_000, value)
