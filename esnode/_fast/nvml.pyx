@@ -1060,6 +1060,7 @@ cdef bint resolve(Slot *slot) noexcept nogil:
         forget_instances(slot)
     elif handle != slot.gpu.target.handle:
         subject_forget(&slot.gpu)
+        slot.gpu.gpm_at = 0
     slot.gpu.target.handle = handle
     slot.stale = False
     return True
