@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SOURCES = [ROOT / "csrc" / name for name in ("fake_nvml.c", "fake_script.c")]
 HEADERS = [ROOT / "csrc" / "nvml_abi.h", *sorted((ROOT / "csrc").glob("fake_*.h"))]
-FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-g", "-fPIC", "-shared", "-Wall", "-Werror"]
+FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-g", "-fPIC", "-Wall", "-Werror"]
 
 ABSENT = 1 << 63
 TOTAL = 0xFFFF_FFFF
@@ -30,21 +30,29 @@ UNKNOWN = 999
 
 def library(missing: Iterable[str] = (), flags: Sequence[str] = ()) -> Path:
     """The built libnvidia-ml.so.1, without the functions `missing`. Built once, below build/."""
-    command = [os.environ.get("CC", "cc"), *FLAGS, *flags, "-Wl,-soname,libnvidia-ml.so.1"]
-    script = f"{{ local: {' '.join(f'{name};' for name in sorted(missing))} }};\n"
-    what = hashlib.sha256("\0".join([*command, script]).encode())
+    compiler = [os.environ.get("CC", "cc"), *FLAGS, *flags]
+    what = hashlib.sha256("\0".join(compiler).encode())
     for source in [*SOURCES, *HEADERS]:
         what.update(source.read_bytes())
-    folder = ROOT / "build" / "fake_nvml" / what.hexdigest()[:16]
-    built = folder / "libnvidia-ml.so.1"
+    objects = [
+        build(what.hexdigest(), f"{source.stem}.o", [*compiler, "-c", source]) for source in SOURCES
+    ]
+    link = [*compiler, "-shared", "-Wl,-soname,libnvidia-ml.so.1", *objects]
+    script = f"{{ local: {' '.join(f'{name};' for name in sorted(missing))} }};\n"
+    what.update(script.encode())
+    return build(what.hexdigest(), "libnvidia-ml.so.1", link, script if missing else "")
+
+
+def build(key: str, name: str, command: Sequence[str | Path], script: str = "") -> Path:
+    """What a compiler's command makes, with a linker's script of versions; made once."""
+    built = ROOT / "build" / "fake_nvml" / key[:16] / name
     if not built.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        mine = folder / f"{os.getpid()}.so"
+        built.parent.mkdir(parents=True, exist_ok=True)
+        mine = built.with_name(f"{os.getpid()}-{name}")
         versions = mine.with_suffix(".map")
         versions.write_text(script)
-        if missing:
-            command.append(f"-Wl,--version-script={versions}")
-        subprocess.run([*command, "-o", mine, *SOURCES], check=True)
+        more = [f"-Wl,--version-script={versions}"] if script else []
+        subprocess.run([*command, *more, "-o", mine], check=True)
         versions.unlink()
         mine.replace(built)
     return built

@@ -34,12 +34,12 @@ def fake(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
 
 
 @pytest.fixture
-def node(fake: Fake) -> Iterator[Callable[..., Node]]:
+def node(fake: Fake, tmp_path: Path) -> Iterator[Callable[..., Node]]:
     """Makes the lane of a configuration."""
     made: list[Node] = []
 
     def make(**keys: Any) -> Node:
-        made.append(Node(fake.path, **keys))
+        made.append(Node(fake.path, tmp_path, **keys))
         return made[-1]
 
     yield make

@@ -48,10 +48,13 @@ class Page:
 
 
 class Node:
-    """What reads the GPUs, in this process."""
+    """What reads the GPUs, in this process. ``root`` is for what is no process of this machine: an
+    empty log of the kernel, and a bus without devices."""
 
-    def __init__(self, library: Path, **keys: Any) -> None:
-        self.collector = Gpus(Host(), Config(nvml_library=str(library), **keys))
+    def __init__(self, library: Path, root: Path, **keys: Any) -> None:
+        (root / "kmsg").touch()
+        host = Host(sysfs=str(root), devfs=str(root))
+        self.collector = Gpus(host, Config(nvml_library=str(library), **keys))
         self.lane = Lane("gpu", [self.collector], 5)
         self.labels = {metric.name: metric.labels for metric in Gpus.metrics}
 
@@ -83,6 +86,11 @@ class Node:
         """The last trouble or its last reason to be absent."""
         return self.lane.parts[0].reason
 
+    def follow(self) -> None:
+        """Takes a driver again that was reloaded: one reading says that it went."""
+        self.tick(2)
+
     def close(self) -> None:
         if self.lane.parts[0].bound:
+            self.collector.stop()
             self.collector.close()

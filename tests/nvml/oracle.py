@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import re
 import time
@@ -71,7 +72,10 @@ class Gpu:
         return ask(call, self.handle, *arguments)
 
     def field(self, number: int, scope: int = 0) -> float | None:
-        (field,) = nv.nvmlDeviceGetFieldValues(self.handle, [(number, scope)])
+        try:
+            (field,) = nv.nvmlDeviceGetFieldValues(self.handle, [(number, scope)])
+        except nv.NVMLError_InvalidArgument:  # of a driver that does not know it
+            return None
         if field.nvmlReturn == nv.NVML_ERROR_NOT_SUPPORTED:
             return None
         assert field.nvmlReturn == 0, f"field {number} of {scope}: {field.nvmlReturn}"
@@ -723,16 +727,15 @@ class Oracle:
         time.sleep(APART)
         after = [self.take(gpu) for gpu in able]
         for gpu, one, two in zip(able, before, after, strict=True):
-            asked = nv.c_nvmlGpmMetricsGet_t()
-            asked.version = nv.NVML_GPM_METRICS_GET_VERSION
-            numbers = sorted(constants("NVML_GPM_METRIC_", "MAX"))
-            asked.numMetrics, asked.sample1, asked.sample2 = len(numbers), one, two
-            for i, number in enumerate(numbers):
-                asked.metrics[i].metricId = number
-            nv.nvmlGpmMetricsGet(asked)
-            for i, number in enumerate(numbers):
-                if asked.metrics[i].nvmlReturn == 0:
-                    gpu.sampled[number] = asked.metrics[i].value
+            for number in constants("NVML_GPM_METRIC_", "MAX"):
+                asked = nv.c_nvmlGpmMetricsGet_t()
+                asked.version = nv.NVML_GPM_METRICS_GET_VERSION
+                asked.numMetrics, asked.sample1, asked.sample2 = 1, one, two
+                asked.metrics[0].metricId = number
+                with contextlib.suppress(nv.NVMLError_InvalidArgument):
+                    nv.nvmlGpmMetricsGet(asked)
+                    if asked.metrics[0].nvmlReturn == 0:
+                        gpu.sampled[number] = asked.metrics[0].value
             nv.nvmlGpmSampleFree(one)
             nv.nvmlGpmSampleFree(two)
 
