@@ -296,15 +296,16 @@ NVML_RUN(nvml_retired_pages_v2) {
     unsigned int count = 0;
     if (!nvmlDeviceGetRetiredPages_v2)
         return NVML_ERROR_FUNCTION_NOT_FOUND;
-    return nvml_put_pages(
-        nvmlDeviceGetRetiredPages_v2(t->handle, a[0], &count, NULL, NULL), count, out);
+    nvmlReturn_t code = nvmlDeviceGetRetiredPages_v2(t->handle, a[0], &count, NULL, NULL);
+    return nvml_put_pages(code, count, out);
 }
 
 NVML_RUN(nvml_retired_pages) {
     unsigned int count = 0;
     if (!nvmlDeviceGetRetiredPages)
         return NVML_ERROR_FUNCTION_NOT_FOUND;
-    return nvml_put_pages(nvmlDeviceGetRetiredPages(t->handle, a[0], &count, NULL), count, out);
+    nvmlReturn_t code = nvmlDeviceGetRetiredPages(t->handle, a[0], &count, NULL);
+    return nvml_put_pages(code, count, out);
 }
 
 NVML_RUN(nvml_link_state) {
