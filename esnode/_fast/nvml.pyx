@@ -753,7 +753,8 @@ cdef bint read_gpm(Slot *slot, Subject *s, int at) noexcept nogil:
     if slot.gpm < 0:
         slot.gpm = 0
         if (nvmlGpmQueryDeviceSupport != NULL and nvmlGpmSampleAlloc != NULL
-                and nvmlGpmSampleGet != NULL and nvmlGpmMetricsGet != NULL):
+                and nvmlGpmSampleFree != NULL and nvmlGpmSampleGet != NULL
+                and nvmlGpmMetricsGet != NULL):
             support.version = NVML_GPM_SUPPORT_VERSION
             support.isSupportedDevice = 0
             code = counted(
