@@ -72,7 +72,11 @@ def number(low: int, high: int, *what: object) -> int:
 
 
 def has(handle: object, field: int, scope: int) -> bool:
-    return nv.nvmlDeviceGetFieldValues(handle, [(field, scope)])[0].nvmlReturn == 0
+    try:
+        (found,) = nv.nvmlDeviceGetFieldValues(handle, [(field, scope)])
+    except nv.NVMLError_FunctionNotFound:
+        return False
+    return bool(found.nvmlReturn == 0)
 
 
 def script(fake: Fake, slot: int) -> None:
