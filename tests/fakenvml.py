@@ -217,6 +217,10 @@ class Gpu:
     def hang(self, function: str | None = None) -> None:
         self.fake.script(function, self.slot, hang=True)
 
+    def usual(self, function: str | None = None) -> None:
+        """Its calls are as usual again."""
+        self.fake.script(function, self.slot)
+
     def lose(self, code: int = GPU_IS_LOST) -> None:
         self.fake.ask("condition", self.slot, code)
 

@@ -7,6 +7,7 @@ cdef extern from "crew.h" nogil:
     ctypedef struct crew_task:
         void (*run)(crew_task *) noexcept
         void (*release)(crew_task *) noexcept
+        int abandoned
     int64_t crew_now()
     crew *crew_new(size_t stack)
     void crew_start(crew *c, crew_task **tasks, int n)

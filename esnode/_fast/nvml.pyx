@@ -246,6 +246,7 @@ cdef struct Step:
     int64_t period              # ns
     int first, n                # entries
     bint whole                  # of no meaning in MIG mode
+    bint common                 # asks the library, and not the device
     bint link, fan              # whether the argument is a link, or a fan
 
 
@@ -319,6 +320,7 @@ cdef class Plan:
         step = self._step(CALL, period, whole)
         step.call = i
         step.link, step.fan = link, fan
+        step.common = name == "conf_compute"
         for k, value in enumerate(argument):
             step.argument[k] = value
         for entry in entries:
@@ -407,7 +409,15 @@ cdef struct Slot:               # what is at an index of the library
     crew_task base              # first: the crew knows a task by it
     Fleet *fleet
     uint32_t index
-    bint tick, done, stuck, leaving
+    bint tick
+    bint finished               # whether the task has made its reading
+    bint done, stuck            # the lane's: it has, and a call to it has not returned
+    bint late                   # it had not when it was last waited for
+    bint asked                  # there is something to read that was not
+    bint placed                 # whether index is where it is now
+    bint hidden                 # the GPU hangs in another slot, where it was before others left
+    bint renewed                # it has another UUID than the lane knows
+    bint listed                 # whether its MIG instances have been listed
     bint stale                  # whether the handle must be got anew
     bint described, registered
     int lost                    # the error of a GPU that cannot be read; 0
@@ -430,7 +440,6 @@ cdef struct Slot:               # what is at an index of the library
     uint64_t[NVML_N_CALLS * NVML_VARIANTS + N_OTHERS] calls
     uint64_t[NVML_N_CALLS * NVML_VARIANTS + N_OTHERS] ns
 
-cdef Slot NOBODY                # what a Gpu has that is no longer at any index
 
 cdef struct Fleet:
     Slot *slots[MOST]
@@ -472,7 +481,7 @@ cdef bint fatal(Slot *slot, int code) noexcept nogil:
     """Whether an error ends the reading of this GPU; remembers it."""
     if code == NVML_ERROR_GPU_IS_LOST or code == NVML_ERROR_RESET_REQUIRED:
         slot.lost = code
-        slot.stale = True
+        slot.stale = slot.stale or code == NVML_ERROR_GPU_IS_LOST
         return True
     if (code == NVML_ERROR_UNINITIALIZED or code == NVML_ERROR_DRIVER_NOT_LOADED
             or code == NVML_ERROR_LIB_RM_VERSION_MISMATCH):
@@ -640,6 +649,7 @@ cdef bint read_call(Slot *slot, Subject *s, int at) noexcept nogil:
     if code == NVML_SUCCESS:
         for i in range(step.n):
             put(s, step.first + i, out[i], NVML_CALLS[step.call].bits == 32)
+    slot.answers -= step.common and code == NVML_SUCCESS
     return not fails(slot, step.call * NVML_VARIANTS + variant, code)
 
 
@@ -986,9 +996,12 @@ cdef void describe(Slot *slot) noexcept nogil:
     for i in range(6):
         slot.numbers[i] = -1
     slot.gpu.name[0] = slot.serial[0] = slot.part[0] = slot.vbios[0] = slot.pci[0] = 0
-    if nvmlDeviceGetName != NULL and counted(
-            slot, F_NAME, nvmlDeviceGetName(handle, slot.gpu.name, TEXT)):
-        slot.gpu.name[0] = 0
+    if nvmlDeviceGetName != NULL:
+        state = counted(slot, F_NAME, nvmlDeviceGetName(handle, slot.gpu.name, TEXT))
+        if state != NVML_SUCCESS:
+            slot.gpu.name[0] = 0
+        if fatal(slot, state):
+            return
     if nvmlDeviceGetSerial != NULL and counted(
             slot, F_SERIAL, nvmlDeviceGetSerial(handle, slot.serial, TEXT)):
         slot.serial[0] = 0
@@ -1041,7 +1054,8 @@ cdef void describe(Slot *slot) noexcept nogil:
 
 cdef bint resolve(Slot *slot) noexcept nogil:
     """Gets the handle of the GPU that is at the index now. Another GPU than before has nothing
-    of the one before. Whether there is one."""
+    of the one before. Whether it may be read; another one not before the lane has seen it."""
+    cdef bint renewed
     cdef char[TEXT] uuid
     cdef nvmlDevice_t handle
     cdef int code
@@ -1053,10 +1067,12 @@ cdef bint resolve(Slot *slot) noexcept nogil:
         if not fails(slot, N_CALLS_TABLE + F_HANDLE, code):
             slot.lost = code
         return False
-    if strcmp(uuid, slot.gpu.uuid):
+    renewed = strcmp(uuid, slot.gpu.uuid) != 0
+    if renewed:
         strcpy(slot.gpu.uuid, uuid)
         subject_reset(&slot.gpu)
-        slot.described = slot.registered = slot.gpu.decided = False
+        slot.described = slot.registered = slot.listed = slot.gpu.decided = False
+        slot.renewed = True
         slot.gpm = -1
         forget_instances(slot)
     elif handle != slot.gpu.target.handle:
@@ -1064,18 +1080,7 @@ cdef bint resolve(Slot *slot) noexcept nogil:
         slot.gpu.gpm_at = 0
     slot.gpu.target.handle = handle
     slot.stale = False
-    return True
-
-
-cdef bint has_twin(Slot *slot) noexcept nogil:
-    """Whether this GPU hangs at another index, where it was before others left."""
-    cdef int i
-    cdef Slot *other
-    for i in range(slot.fleet.n):
-        other = slot.fleet.slots[i]
-        if other != slot and other.stuck and strcmp(other.gpu.uuid, slot.gpu.uuid) == 0:
-            return True
-    return False
+    return not renewed
 
 
 cdef void release_samples(Subject *s) noexcept nogil:
@@ -1087,13 +1092,19 @@ cdef void release_samples(Subject *s) noexcept nogil:
     s.gpm_at = 0
 
 
+cdef inline void topology_changes(Slot *slot) noexcept nogil:
+    """Notes that instances have come or gone; the lane decides anew what is to be read."""
+    slot.topology += 1
+    slot.gpu.decided = False
+
+
 cdef void forget_instances(Slot *slot) noexcept nogil:
     cdef int i
     for i in range(slot.n_instances):
         release_samples(&slot.instances[i])
         subject_free(&slot.instances[i])
     if slot.n_instances:
-        slot.topology += 1
+        topology_changes(slot)
     slot.n_instances = 0
     slot.max_instances = -1
 
@@ -1203,7 +1214,7 @@ cdef bint follow_instances(Slot *slot) noexcept nogil:
             if describe_instance(slot, s):
                 here[slot.n_instances] = True
                 slot.n_instances += 1
-                slot.topology += 1
+                topology_changes(slot)
             else:
                 subject_free(s)
     k = 0
@@ -1215,7 +1226,7 @@ cdef bint follow_instances(Slot *slot) noexcept nogil:
         else:
             release_samples(&slot.instances[i])
             subject_free(&slot.instances[i])
-            slot.topology += 1
+            topology_changes(slot)
     slot.n_instances = k
     return True
 
@@ -1232,40 +1243,57 @@ cdef void listen_to(Slot *slot) noexcept nogil:
             slot.gpu.target.handle, types, slot.fleet.set)))
 
 
+cdef void read_gpu(Slot *slot) noexcept nogil:
+    """Reads the GPU of a handle, and its instances."""
+    cdef int i
+    cdef bint mig = slot.gpu.target.mig, wanted = slot.gpu.wanted and slot.gpu.decided
+    cdef Subject *s
+    if not slot.described:
+        describe(slot)
+    if slot.lost or not slot.gpu.decided:
+        return
+    if wanted and slot.fleet.set != NULL and not slot.registered:
+        listen_to(slot)
+    if slot.fleet.mig and not follow_instances(slot):
+        return
+    slot.listed = True
+    if not wanted or not read_subject(slot, &slot.gpu):
+        return
+    if mig != slot.gpu.target.mig:
+        subject_forget(&slot.gpu)       # what it supports may have changed
+        read_subject(slot, &slot.gpu)
+    for i in range(slot.n_instances):
+        s = &slot.instances[i]
+        if s.wanted and s.decided and not read_subject(slot, s):
+            return
+
+
 cdef void read_slot(crew_task *base) noexcept nogil:
     """One reading of what is at an index."""
     cdef Slot *slot = <Slot *>base
-    cdef int i, mig
-    cdef Subject *s
+    cdef int i
     slot.at = crew_now()
     slot.answers = 0
-    if slot.stale and not resolve(slot):
-        slot.done = True
-        return
-    if has_twin(slot):
-        slot.lost = NVML_ERROR_TIMEOUT
-        slot.stale = True
-        slot.done = True
-        return
-    if not slot.described:
-        describe(slot)
-    if slot.gpu.wanted and slot.gpu.decided:
-        if slot.fleet.set != NULL and not slot.registered:
-            listen_to(slot)
-        mig = slot.gpu.target.mig
-        if (not slot.fleet.mig or follow_instances(slot)) and read_subject(slot, &slot.gpu):
-            if mig != slot.gpu.target.mig:
-                subject_forget(&slot.gpu)   # what it supports may have changed
-                read_subject(slot, &slot.gpu)
-            for i in range(slot.n_instances):
-                s = &slot.instances[i]
-                if s.wanted and s.decided and not read_subject(slot, s):
-                    break
+    if not slot.stale or resolve(slot):
+        read_gpu(slot)
+        if not slot.lost and slot.failures and not slot.answers:
+            # Nothing of it could be read: the handle may be that of a GPU which was replaced.
+            i = slot.failed_code
+            if resolve(slot):
+                slot.lost = i
+            slot.stale = slot.stale or slot.lost
     if slot.lost:
         subject_absent(&slot.gpu)
         for i in range(slot.n_instances):
             subject_absent(&slot.instances[i])
-    slot.done = True
+    slot.finished = True
+
+
+cdef void leave_slot(crew_task *base) noexcept nogil:
+    """Gives back what the library has lent for a GPU that has gone."""
+    cdef Slot *slot = <Slot *>base
+    release_samples(&slot.gpu)
+    forget_instances(slot)
 
 
 cdef void free_slot(crew_task *base) noexcept nogil:
@@ -1387,6 +1415,10 @@ def _text(const char *raw):
     return (<bytes>raw).decode("utf-8", "backslashreplace").strip() or None
 
 
+#: What the object of a GPU that has gone refers to: nothing is known of it.
+cdef Slot nobody
+
+
 @cython.final
 @cython.no_gc_clear
 cdef class Gpu:
@@ -1394,6 +1426,8 @@ cdef class Gpu:
 
     cdef Slot *slot
     cdef readonly object driver
+    #: None before the GPU has told it.
+    cdef readonly object uuid
 
     def __init__(self):
         raise TypeError("a driver makes its GPUs")
@@ -1401,11 +1435,6 @@ cdef class Gpu:
     @property
     def index(self):
         return self.slot.index
-
-    @property
-    def uuid(self):
-        """None before the GPU has told it."""
-        return _text(self.slot.gpu.uuid)
 
     @property
     def stuck(self):
@@ -1438,6 +1467,11 @@ cdef class Gpu:
         if self.slot.failures:
             return function_name(self.slot.failed_function), self.slot.failed_code
         return None
+
+    @property
+    def described(self):
+        """Whether it is known what it is, see :meth:`identity`."""
+        return self.slot.described
 
     @property
     def decided(self):
@@ -1482,6 +1516,7 @@ cdef class Gpu:
     def want(self, bint wanted, int instance=-1):
         """Says whether the GPU, or one of its instances, is to be read."""
         cdef Subject *s = self._subject(instance)
+        self.slot.asked = self.slot.asked or (wanted and not (s.decided and s.wanted))
         s.wanted = wanted
         s.decided = True
 
@@ -1552,11 +1587,11 @@ cdef class Driver:
     cdef Ear *ear
     cdef crew *crew
     cdef crew *ears
-    cdef int64_t timeout, patience, started
-    cdef unsigned int fitted    # GPUs that there are slots for
-    cdef bint leaving           # whether a GPU that has gone still hangs
+    cdef int64_t timeout, patience, started, deadline
     cdef readonly Plan gpu_plan, mig_plan
+    #: Of those that are there; all that have a slot.
     cdef readonly list gpus
+    cdef list slots
     #: Whether the library is initialised; the error of the last attempt; its texts.
     cdef readonly bint open
     cdef readonly int code
@@ -1572,6 +1607,7 @@ cdef class Driver:
         self.timeout = <int64_t>(timeout * 1e9)
         self.patience = <int64_t>(patience * 1e9)
         self.gpus = []
+        self.slots = []
         self.fleet = <Fleet *>calloc(1, sizeof(Fleet))
         self.desk = <Desk *>calloc(1, sizeof(Desk))
         self.crew = crew_new(STACK)
@@ -1631,7 +1667,7 @@ cdef class Driver:
     @property
     def busy(self):
         """Whether a call has not returned that the library cannot be closed under."""
-        return any(crew_running(self.crew, &(<Gpu>gpu).slot.base) for gpu in self.gpus) or (
+        return any(crew_running(self.crew, &(<Gpu>gpu).slot.base) for gpu in self.slots) or (
             crew_running(self.crew, &self.desk.base) != 0)
 
     cdef void _run_desk(self, int verb):
@@ -1702,41 +1738,74 @@ cdef class Driver:
             self.fleet.slots[i].registered = False
         return True
 
-    cdef int _fit(self) except -1:
-        """Makes a slot for each index; lets go of those that are too many."""
-        cdef int i, n = 0
+    cdef int _fit(self, crew_task **leaving) except -1:
+        """Makes a slot for each index, after GPUs have come or gone, and lets go of the others:
+        `leaving` takes their tasks. Returns the number of these.
+
+        Which GPU is at which index is to be found out anew. One that hangs keeps its slot, in no
+        place, for as long as it does."""
+        cdef int i, k, n = 0, n_leaving = 0
         cdef Slot *slot
-        cdef unsigned int index
-        for i in range(self.fleet.n):
-            slot = self.fleet.slots[i]
-            slot.stale |= self.desk.n != self.fitted    # others may have its index now
-            slot.leaving = slot.index >= self.desk.n
-        self.fitted = self.desk.n
-        self.leaving = False
-        for i in range(self.fleet.n):
-            slot = self.fleet.slots[i]
-            self.leaving |= slot.leaving and crew_running(self.crew, &slot.base)
-            if slot.leaving and not crew_running(self.crew, &slot.base):
-                for k in range(N_CALLS_TABLE + N_OTHERS):
-                    self.calls_before[k] += slot.calls[k]
-                    self.ns_before[k] += slot.ns[k]
-                release_samples(&slot.gpu)
-                forget_instances(slot)
-                for gpu in self.gpus:
-                    if (<Gpu>gpu).slot == slot:
-                        (<Gpu>gpu).slot = &NOBODY
-                self.gpus = [gpu for gpu in self.gpus if (<Gpu>gpu).slot != &NOBODY]
-                crew_abandon(self.crew, &slot.base)
-            else:
+        cdef Gpu gpu
+        cdef bint moved = self.changed
+        for each in self.slots:
+            gpu = <Gpu>each
+            slot = gpu.slot
+            if moved:
+                slot.placed = slot.placed and not crew_running(self.crew, &slot.base) and (
+                    slot.index < self.desk.n)
+                if slot.placed:
+                    slot.stale = slot.asked = True
+            if slot.placed or crew_running(self.crew, &slot.base):
                 self.fleet.slots[n] = slot
                 n += 1
-        self.fleet.n = n
-        for index in range(min(self.desk.n, <unsigned int>MOST)):
-            if any(gpu.index == index for gpu in self.gpus):
                 continue
-            if self.fleet.n == MOST:
-                break
-            self._add(index)
+            for k in range(N_CALLS_TABLE + N_OTHERS):
+                self.calls_before[k] += slot.calls[k]
+                self.ns_before[k] += slot.ns[k]
+            gpu.slot = &nobody
+            slot.base.run = leave_slot
+            slot.base.abandoned = 1         # its worker frees it
+            leaving[n_leaving] = &slot.base
+            n_leaving += 1
+        self.slots = [each for each in self.slots if (<Gpu>each).slot != &nobody]
+        self.fleet.n = n
+        taken = {(<Gpu>each).slot.index for each in self.slots if (<Gpu>each).slot.placed}
+        for i in range(<int>min(self.desk.n, <unsigned int>MOST)):
+            if i not in taken and self.fleet.n < MOST:
+                self._add(i)
+        return n_leaving
+
+    cdef int _place(self) except -1:
+        """Finds out which GPUs are there, of those that have a slot. One that hangs, in no place,
+        is there until all others have told what they are; what has its UUID then is hidden."""
+        cdef Gpu gpu, other
+        cdef bint unknown = False
+        if all((<Gpu>each).slot.placed and not (<Gpu>each).slot.hidden for each in self.slots):
+            if len(self.gpus) != len(self.slots) or self.gpus != self.slots:
+                self.gpus = list(self.slots)
+            return 0
+        placed = {}
+        gpus = []
+        for each in self.slots:
+            gpu = <Gpu>each
+            gpu.slot.hidden = False
+            if gpu.slot.placed:
+                unknown |= gpu.slot.stale and not gpu.slot.done
+                placed[gpu.uuid] = gpu
+        for each in self.slots:
+            gpu = <Gpu>each
+            if gpu.slot.placed:
+                continue
+            if gpu.uuid in placed and gpu.uuid is not None:
+                other = placed[gpu.uuid]
+                other.slot.hidden = True
+                gpus.append(gpu)
+            elif unknown:
+                gpus.append(gpu)
+        gpus += [each for each in self.slots
+                 if (<Gpu>each).slot.placed and not (<Gpu>each).slot.hidden]
+        self.gpus = gpus
         return 0
 
     cdef int _add(self, unsigned int index) except -1:
@@ -1756,7 +1825,7 @@ cdef class Driver:
         slot.base.release = free_slot
         slot.fleet = self.fleet
         slot.index = index
-        slot.stale = True
+        slot.stale = slot.placed = slot.asked = True
         slot.gpm = -1
         slot.gpu.gi = slot.gpu.ci = -1
         slot.max_instances = -1
@@ -1765,47 +1834,74 @@ cdef class Driver:
         gpu = Gpu.__new__(Gpu)
         gpu.slot = slot
         gpu.driver = self
-        self.gpus.append(gpu)
+        self.slots.append(gpu)
         return 0
 
-    def start(self, bint tick, bint look=True):
-        """Starts a reading of every GPU that is not still being read. look: count them, too."""
-        cdef crew_task *tasks[MOST + 1]
+    cdef bint _is_settled(self, Slot *slot):
+        """Whether it is known what is to be read of what is in a slot."""
+        return slot.gpu.uuid[0] and slot.gpu.decided and (slot.listed or not self.fleet.mig)
+
+    def start(self, bint tick, bint again=False):
+        """Starts a reading of every GPU that is not still being read. again: it goes on with the
+        reading before, until the same time, with what is to be read of them besides."""
+        cdef crew_task *tasks[2 * MOST + 1]
         cdef Slot *slot
-        cdef int i, n = 0
-        if self.desk.n != self.fitted or self.leaving:
-            self._fit()
-        self.started = crew_now()
-        if look and not crew_running(self.crew, &self.desk.base):
+        cdef int i, n
+        cdef int64_t now = crew_now()
+        cdef bint settled = True
+        n = self._fit(tasks)
+        if not again:
+            self.started = now
+        if not again and not crew_running(self.crew, &self.desk.base):
             self.desk.verb = LOOK
             self.desk.done = False
             tasks[n] = &self.desk.base
             n += 1
         for i in range(self.fleet.n):
             slot = self.fleet.slots[i]
-            if not crew_running(self.crew, &slot.base):
-                slot.tick = tick
-                slot.done = slot.stuck = False
-                slot.lost = slot.code = slot.failures = 0
-                tasks[n] = &slot.base
-                n += 1
+            if not slot.placed or slot.hidden or crew_running(self.crew, &slot.base):
+                continue
+            if slot.late and slot.finished and self._is_settled(slot) and not slot.asked:
+                slot.done = True        # it is late, and not asked anew before that was told
+                continue
+            if again and not slot.asked:
+                continue
+            settled = settled and self._is_settled(slot)
+            slot.tick = tick
+            slot.finished = slot.done = slot.stuck = slot.asked = False
+            slot.lost = slot.code = slot.failures = 0
+            tasks[n] = &slot.base
+            n += 1
+        # What is found out on the way leaves half of the time for what follows from it.
+        self.deadline = self.started + self.timeout
+        if not settled:
+            self.deadline -= (self.deadline - now) // 2
         crew_start(self.crew, tasks, n)
 
     def wait(self):
         """Waits for the reading, until the timeout. Returns the error of the library as a whole,
         such as UNINITIALIZED; 0 without one."""
         cdef int i, code = 0
-        cdef int64_t deadline = self.started + self.timeout
+        cdef int64_t now
         cdef Slot *slot
+        cdef Gpu gpu
         with nogil:
-            crew_wait(self.crew, self.patience, deadline)
-        for i in range(self.fleet.n):
-            slot = self.fleet.slots[i]
-            slot.stuck = crew_running(self.crew, &slot.base) != 0
-            if slot.stuck:
-                slot.done = False
-            elif slot.code:
-                code = slot.code
+            crew_wait(self.crew, self.patience, self.deadline)
+        now = crew_now()
+        for each in self.slots:
+            gpu = <Gpu>each
+            slot = gpu.slot
+            slot.late = crew_running(self.crew, &slot.base) != 0
+            # One that is slow gets on; its calls return.
+            slot.stuck = slot.late and now - slot.at >= self.timeout // 4
+            slot.done = slot.finished and not slot.late
+            if slot.done:
+                if slot.renewed:
+                    slot.renewed = False
+                    gpu.uuid = _text(slot.gpu.uuid)
+                if slot.code:
+                    code = slot.code
+        self._place()
         if self.desk.done and self.desk.code:
             code = self.desk.code
         return code
@@ -1813,7 +1909,11 @@ cdef class Driver:
     @property
     def changed(self):
         """Whether there are other GPUs now than those that were read."""
-        return self.desk.done and self.desk.n != self.fitted
+        cdef unsigned int n = 0
+        for each in self.slots:
+            n += (<Gpu>each).slot.placed
+        return not crew_running(self.crew, &self.desk.base) and (
+            n != min(self.desk.n, <unsigned int>MOST))
 
     def events(self):
         """The events since the last call: (Unix time, type, data, uuid, gi, ci) each, and the

@@ -81,14 +81,16 @@ class Card:
     ) -> None:
         self.table = table
         self.gpu = gpu
-        self.uuid: str = gpu.uuid
+        #: None where the GPU has not told it yet.
+        self.uuid: str | None = gpu.uuid
         self.number = number
         self.gpu_rows = gpu_rows
         self.mig_rows = mig_rows
         self.k8s = config.k8s_mode
         self.labels = (str(number), self.uuid)
         #: Its PCI address as NVML has it; empty when unknown.
-        self.pci: str = gpu.identity()["pci"] or ""
+        self.pci = ""
+        self.is_described = False
         self.rows: list[Key] = []
         #: The rows of instances, which come and go together, and the instances' places and labels.
         self.instance_rows: list[Key] = []
@@ -99,7 +101,6 @@ class Card:
         self.up = self.add(UP)
         self.stuck = self.add(STUCK)
         self.success = self.add(SUCCESS, keep=OWNER)
-        table.set(self.add(INFO, self.identity(), OWNER), 1)
         if gpu_rows.processes:
             self.process_count = self.add(PROCESSES)
         self.hidden = [table.hidden() for _ in gpu_rows.processes]
@@ -113,6 +114,12 @@ class Card:
         key = (*self.labels, *labels)
         self.rows.append((metric, key))
         return self.table.add(metric, key, keep)
+
+    def describe(self) -> None:
+        """Adds what the GPU is, once it has told that."""
+        self.is_described = True
+        self.pci = self.gpu.identity()["pci"] or ""
+        self.table.set(self.add(INFO, self.identity(), OWNER), 1)
 
     def identity(self) -> tuple[str | None, ...]:
         """The labels of INFO after those of every row."""
@@ -180,6 +187,8 @@ class Card:
             report(f"{self}: a call has not returned")
         if gpu.stuck or not gpu.done:
             return
+        if gpu.described and not self.is_described:
+            self.describe()
         if gpu.lost:
             report(f"{self}: {code(gpu.lost)}")
         elif gpu.error:

@@ -88,7 +88,8 @@ class Events:
 
     def read(self, driver: Any, cards: Collection[Card]) -> None:
         """Counts what is new, and fills the rows of the cards."""
-        self.journal.name({pci: card.uuid for card in cards if (pci := pci_address(card.pci))})
+        names = ((pci_address(card.pci), card.uuid) for card in cards)
+        self.journal.name({pci: uuid for pci, uuid in names if pci and uuid})
         if driver is not None:
             self.listen(driver)
         self.read_log()

@@ -76,7 +76,7 @@ class Gpus(Collector):
         #: When to try again, and to look at the bus, in monotonic seconds.
         self.due = self.look_due = 0.0
         self.reading = False
-        self.cards: dict[int, Card] = {}  # by the index of the library
+        self.cards: dict[Any, Card] = {}  # by nvml.Gpu
         self.numbers: dict[str, int] = {}
         self.visible = visible.Visible(config.gpu_visible_devices)
         self.mig_visible = visible.Visible(config.mig_config_devices)
@@ -173,8 +173,8 @@ class Gpus(Collector):
 
     def close(self) -> None:
         """Drops what the driver has told, and closes the library, unless a call is under way."""
-        for index in list(self.cards):
-            self.remove(index)
+        for gpu in list(self.cards):
+            self.remove(gpu)
         if self.driver is not None and not self.driver.detach():
             self.report("the driver is still held: a call to it has not returned")
 
@@ -189,42 +189,45 @@ class Gpus(Collector):
         self.reading = False
         if self.released:
             self.close()
+            self.due = 0.0  # taken as soon as the time is over
         elif tick or self.is_open or not self.due:
             self.reading = self.open(now)
             if self.reading:
                 self.driver.start(tick)
 
     def sample(self, tick: bool) -> None:
+        is_up = self.is_open
         if self.reading:
             code = self.collect(tick)
             if code in GONE or code == MISMATCH:
+                is_up = False
                 self.reason = f"the driver has gone: {self.code(code)}"
                 self.close()
                 self.due = 0.0
                 if code == MISMATCH:
                     self.upgraded()
         self.read_events()
-        self.put(DRIVER_UP, self.is_open)
-        if self.is_open:
+        self.put(DRIVER_UP, is_up)
+        if is_up:
             self.put(GPUS, self.driver.count)
         if self.driver is not None:
-            self.put(RELEASED, self.released)
+            self.put(RELEASED, self.released and not self.is_open)
             for name, (calls, seconds) in self.driver.calls().items():
                 self.put(CALLS, calls, name)
                 self.put(SECONDS, seconds, name)
         if self.on_bus is not None and (self.on_bus or self.driver is not None):
             self.put(PCI, self.on_bus)
-        if not self.is_open and not self.released:
+        if not is_up and not self.released:
             raise Unavailable(self.reason)
 
     def collect(self, tick: bool) -> int:
         """Waits for the GPUs and stores what they tell; the error of the library as a whole."""
         code = 0
-        for _ in range(ROUNDS):
+        for left in reversed(range(ROUNDS)):
             code = self.driver.wait()
-            if code or not self.follow_gpus():
+            if code or not self.follow_gpus() or not left:
                 break
-            self.driver.start(tick)
+            self.driver.start(tick, again=True)
         for each in self.cards.values():
             each.store(self.report, self.code, self.host)
         self.warn()
@@ -245,22 +248,26 @@ class Gpus(Collector):
     def follow_gpus(self) -> bool:
         """Follows the GPUs and instances that come and go. Whether some are still to be read."""
         again = bool(self.driver.changed)
-        gpus = {gpu.index: gpu for gpu in self.driver.gpus}
-        for index, each in list(self.cards.items()):
-            gpu = gpus.get(index)
-            if gpu is not each.gpu or (not gpu.stuck and gpu.uuid != each.uuid):
-                self.remove(index)
-        shown = {each.uuid for each in self.cards.values()}
-        for index, gpu in gpus.items():
-            if gpu.stuck or not gpu.done or not gpu.uuid:
-                continue
-            again |= self.decide(gpu)
-            if index not in self.cards and gpu.wanted and gpu.uuid not in shown:
-                number = self.number_of(gpu.uuid, index)
-                self.cards[index] = Card(
+        gpus = self.driver.gpus
+        for gpu, each in list(self.cards.items()):
+            if gpu not in gpus or gpu.uuid != each.uuid:
+                self.remove(gpu)
+        shown = {each.uuid for each in self.cards.values()} - {None}
+        for gpu in gpus:
+            if gpu.done and gpu.uuid:
+                again |= self.decide(gpu)
+            if gpu not in self.cards and self.shows(gpu) and gpu.uuid not in shown:
+                number = self.number_of(gpu.uuid, gpu.index)
+                self.cards[gpu] = Card(
                     self.table, gpu, number, self.gpu_rows, self.mig_rows, self.config
                 )
         return again
+
+    def shows(self, gpu: Any) -> bool:
+        """Whether a GPU is shown. Of one that has not told its UUID only the index is known."""
+        if gpu.uuid:
+            return bool(gpu.wanted)
+        return self.visible.gpu(visible.Gpu(gpu.index, ""))
 
     def decide(self, gpu: Any) -> bool:
         """Says what of a GPU is to be read. Whether something is that was not."""
@@ -282,18 +289,24 @@ class Gpus(Collector):
             gpu.want(is_shown, place)
         return again
 
-    def number_of(self, uuid: str, index: int) -> int:
+    def number_of(self, uuid: str | None, index: int) -> int:
         """The number that stands for a GPU in labels: its first index, or the next one that no
         other GPU that is there has."""
         taken = {each.number for each in self.cards.values()}
-        number = self.numbers.get(uuid, index)
+        taken |= {
+            self.numbers[gpu.uuid]
+            for gpu in self.driver.gpus
+            if gpu.uuid in self.numbers and gpu.uuid != uuid
+        }
+        number = index if uuid is None else self.numbers.get(uuid, index)
         while number in taken:
             number += 1
-        self.numbers[uuid] = number
+        if uuid is not None:
+            self.numbers[uuid] = number
         return number
 
-    def remove(self, index: int) -> None:
-        self.cards.pop(index).remove()
+    def remove(self, gpu: Any) -> None:
+        self.cards.pop(gpu).remove()
 
     def warn(self) -> None:
         """Says once which entries of the lists of devices name nothing that is there."""
