@@ -415,6 +415,7 @@ cdef struct Slot:               # what is at an index of the library
     bint late                   # it had not when it was last waited for
     bint asked                  # there is something to read that was not
     bint placed                 # whether index is where it is now
+    bint check                  # which GPU it is, is to be known before it is read
     bint hidden                 # the GPU hangs in another slot, where it was before others left
     bint renewed                # it has another UUID than the lane knows
     bint listed                 # whether its MIG instances have been listed
@@ -1071,7 +1072,8 @@ cdef bint resolve(Slot *slot) noexcept nogil:
     if renewed:
         strcpy(slot.gpu.uuid, uuid)
         subject_reset(&slot.gpu)
-        slot.described = slot.registered = slot.listed = slot.gpu.decided = False
+        slot.described = slot.registered = slot.listed = False
+        slot.gpu.wanted = slot.gpu.decided = False
         slot.renewed = True
         slot.gpm = -1
         forget_instances(slot)
@@ -1140,16 +1142,14 @@ cdef bint describe_instance(Slot *slot, Subject *s) noexcept nogil:
     return True
 
 
-cdef bint is_still(Slot *slot, Subject *s, nvmlDevice_t handle) noexcept nogil:
-    """Whether what has the UUID of an instance is that one: a UUID follows from the place, so that
-    an instance of another profile may have it the moment after."""
-    cdef char[TEXT] name
-    if s.target.handle != handle:
-        return False
-    if not slot.tick or nvmlDeviceGetName == NULL:
-        return True
-    return (counted(slot, F_NAME, nvmlDeviceGetName(handle, name, TEXT)) != NVML_SUCCESS
-            or strcmp(name, s.name) == 0)
+cdef bint is_same_instance(Slot *slot, Subject *s, nvmlDevice_t handle) noexcept nogil:
+    """Whether another handle is that of the same instance."""
+    cdef Subject other
+    memset(&other, 0, sizeof(other))
+    other.target.handle = handle
+    return (describe_instance(slot, &other) and other.gi == s.gi and other.ci == s.ci
+            and other.start == s.start and other.size == s.size
+            and strcmp(other.name, s.name) == 0)
 
 
 cdef bint follow_instances(Slot *slot) noexcept nogil:
@@ -1198,8 +1198,11 @@ cdef bint follow_instances(Slot *slot) noexcept nogil:
                 return False
             continue            # a hole, or an instance that is being destroyed
         for k in range(slot.n_instances):
-            if strcmp(uuid, slot.instances[k].uuid) == 0 and is_still(
-                    slot, &slot.instances[k], handle):
+            s = &slot.instances[k]
+            # One that was made anew may have the UUID of the one before, and be another.
+            if strcmp(uuid, s.uuid) == 0 and (
+                    s.target.handle == handle or is_same_instance(slot, s, handle)):
+                s.target.handle = handle
                 here[k] = True
                 break
         else:
@@ -1274,7 +1277,7 @@ cdef void read_slot(crew_task *base) noexcept nogil:
     cdef int i
     slot.at = crew_now()
     slot.answers = 0
-    if not slot.stale or resolve(slot):
+    if (not slot.stale or resolve(slot)) and not slot.check:
         read_gpu(slot)
         if not slot.lost and slot.failures and not slot.answers:
             # Nothing of it could be read: the handle may be that of a GPU which was replaced.
@@ -1516,7 +1519,8 @@ cdef class Gpu:
     def want(self, bint wanted, int instance=-1):
         """Says whether the GPU, or one of its instances, is to be read."""
         cdef Subject *s = self._subject(instance)
-        self.slot.asked = self.slot.asked or (wanted and not (s.decided and s.wanted))
+        self.slot.asked = self.slot.asked or (wanted and not s.wanted) or (
+            self.slot.fleet.mig and not self.slot.listed)
         s.wanted = wanted
         s.decided = True
 
@@ -1588,6 +1592,9 @@ cdef class Driver:
     cdef crew *crew
     cdef crew *ears
     cdef int64_t timeout, patience, started, deadline
+    cdef unsigned int fitted    # GPUs that there are slots for
+    cdef bint shifted           # whether GPUs have other indexes now
+    cdef bint moved             # whether that is known, and every index is asked for anew
     cdef readonly Plan gpu_plan, mig_plan
     #: Of those that are there; all that have a slot.
     cdef readonly list gpus
@@ -1747,15 +1754,23 @@ cdef class Driver:
         cdef int i, k, n = 0, n_leaving = 0
         cdef Slot *slot
         cdef Gpu gpu
-        cdef bint moved = self.changed
+        cdef bint hangs = False
+        self.moved = self.shifted or (self.desk.done and self.desk.n != self.fitted)
+        self.shifted = False
+        if self.moved:
+            self.fitted = self.desk.n
+        for each in self.slots:
+            slot = (<Gpu>each).slot
+            if self.moved:
+                slot.placed = slot.placed and slot.index < self.desk.n and not (
+                    crew_running(self.crew, &slot.base))
+            hangs |= not slot.placed
         for each in self.slots:
             gpu = <Gpu>each
             slot = gpu.slot
-            if moved:
-                slot.placed = slot.placed and not crew_running(self.crew, &slot.base) and (
-                    slot.index < self.desk.n)
-                if slot.placed:
-                    slot.stale = slot.asked = True
+            if self.moved and slot.placed:
+                slot.stale = slot.asked = True
+                slot.check |= hangs     # it may be the one that does
             if slot.placed or crew_running(self.crew, &slot.base):
                 self.fleet.slots[n] = slot
                 n += 1
@@ -1779,33 +1794,29 @@ cdef class Driver:
     cdef int _place(self) except -1:
         """Finds out which GPUs are there, of those that have a slot. One that hangs, in no place,
         is there until all others have told what they are; what has its UUID then is hidden."""
-        cdef Gpu gpu, other
-        cdef bint unknown = False
-        if all((<Gpu>each).slot.placed and not (<Gpu>each).slot.hidden for each in self.slots):
-            if len(self.gpus) != len(self.slots) or self.gpus != self.slots:
-                self.gpus = list(self.slots)
-            return 0
-        placed = {}
-        gpus = []
+        cdef Gpu gpu
+        cdef bint unknown = False, hangs = False
+        told = {}
         for each in self.slots:
             gpu = <Gpu>each
             gpu.slot.hidden = False
-            if gpu.slot.placed:
-                unknown |= gpu.slot.stale and not gpu.slot.done
-                placed[gpu.uuid] = gpu
+            hangs |= gpu.slot.late
+            if gpu.slot.done and gpu.uuid is not None:
+                told[gpu.uuid] = gpu
+            unknown |= gpu.slot.placed and gpu.slot.stale and not gpu.slot.done
+        self.gpus = self.slots
+        if not hangs:
+            return 0
+        self.gpus = []
         for each in self.slots:
             gpu = <Gpu>each
-            if gpu.slot.placed:
-                continue
-            if gpu.uuid in placed and gpu.uuid is not None:
-                other = placed[gpu.uuid]
-                other.slot.hidden = True
-                gpus.append(gpu)
-            elif unknown:
-                gpus.append(gpu)
-        gpus += [each for each in self.slots
-                 if (<Gpu>each).slot.placed and not (<Gpu>each).slot.hidden]
-        self.gpus = gpus
+            if gpu.slot.late and gpu.uuid in told:
+                (<Gpu>told[gpu.uuid]).slot.hidden = True
+                self.shifted |= gpu.slot.placed
+        for each in self.slots:
+            gpu = <Gpu>each
+            if not gpu.slot.hidden and (gpu.slot.placed or unknown or gpu.uuid in told):
+                self.gpus.append(gpu)
         return 0
 
     cdef int _add(self, unsigned int index) except -1:
@@ -1859,7 +1870,8 @@ cdef class Driver:
             n += 1
         for i in range(self.fleet.n):
             slot = self.fleet.slots[i]
-            if not slot.placed or slot.hidden or crew_running(self.crew, &slot.base):
+            if crew_running(self.crew, &slot.base) or not slot.placed or (
+                    slot.hidden and not slot.check):
                 continue
             if slot.late and slot.finished and self._is_settled(slot) and not slot.asked:
                 slot.done = True        # it is late, and not asked anew before that was told
@@ -1896,8 +1908,11 @@ cdef class Driver:
             slot.stuck = slot.late and now - slot.at >= self.timeout // 4
             slot.done = slot.finished and not slot.late
             if slot.done:
+                slot.asked |= slot.check        # now that it is known
+                slot.check = False
                 if slot.renewed:
                     slot.renewed = False
+                    self.shifted |= gpu.uuid is not None and not self.moved
                     gpu.uuid = _text(slot.gpu.uuid)
                 if slot.code:
                     code = slot.code
@@ -1907,13 +1922,10 @@ cdef class Driver:
         return code
 
     @property
-    def changed(self):
-        """Whether there are other GPUs now than those that were read."""
-        cdef unsigned int n = 0
-        for each in self.slots:
-            n += (<Gpu>each).slot.placed
-        return not crew_running(self.crew, &self.desk.base) and (
-            n != min(self.desk.n, <unsigned int>MOST))
+    def unread(self):
+        """Whether there is more to read: other GPUs than before, or more of them."""
+        return (self.desk.done and self.desk.n != self.fitted) or self.shifted or any(
+            (<Gpu>gpu).slot.done and (<Gpu>gpu).slot.asked for gpu in self.gpus)
 
     def events(self):
         """The events since the last call: (Unix time, type, data, uuid, gi, ci) each, and the

@@ -247,21 +247,21 @@ class Gpus(Collector):
 
     def follow_gpus(self) -> bool:
         """Follows the GPUs and instances that come and go. Whether some are still to be read."""
-        again = bool(self.driver.changed)
         gpus = self.driver.gpus
+        for gpu in gpus:
+            if gpu.done and gpu.uuid:
+                self.decide(gpu)
         for gpu, each in list(self.cards.items()):
-            if gpu not in gpus or gpu.uuid != each.uuid:
+            if gpu not in gpus or gpu.uuid != each.uuid or not self.shows(gpu):
                 self.remove(gpu)
         shown = {each.uuid for each in self.cards.values()} - {None}
         for gpu in gpus:
-            if gpu.done and gpu.uuid:
-                again |= self.decide(gpu)
             if gpu not in self.cards and self.shows(gpu) and gpu.uuid not in shown:
                 number = self.number_of(gpu.uuid, gpu.index)
                 self.cards[gpu] = Card(
                     self.table, gpu, number, self.gpu_rows, self.mig_rows, self.config
                 )
-        return again
+        return bool(self.driver.unread)
 
     def shows(self, gpu: Any) -> bool:
         """Whether a GPU is shown. Of one that has not told its UUID only the index is known."""
@@ -269,25 +269,22 @@ class Gpus(Collector):
             return bool(gpu.wanted)
         return self.visible.gpu(visible.Gpu(gpu.index, ""))
 
-    def decide(self, gpu: Any) -> bool:
-        """Says what of a GPU is to be read. Whether something is that was not."""
+    def decide(self, gpu: Any) -> None:
+        """Says what of a GPU is to be read."""
         told = list(map(Told._make, gpu.instances()))
         if gpu.decided and all(each.decided for each in told):
-            return False
+            return
         migs = tuple(visible.Mig(t.uuid, n, t.gi, t.ci) for n, t in enumerate(told))
         known = visible.Gpu(gpu.index, gpu.uuid, migs)
         wanted = self.visible.gpu(known)
         self.mig_visible.gpu(known)
-        again = wanted and not (gpu.decided and gpu.wanted)
         gpu.want(wanted)
         for place, mig in enumerate(migs):
             is_shown = self.config.enable_gpu_mig and wanted
             is_shown = (
                 is_shown and self.visible.mig(known, mig) and self.mig_visible.mig(known, mig)
             )
-            again |= is_shown and not told[place].decided
             gpu.want(is_shown, place)
-        return again
 
     def number_of(self, uuid: str | None, index: int) -> int:
         """The number that stands for a GPU in labels: its first index, or the next one that no
