@@ -235,7 +235,7 @@ def test_a_slow_gpu_is_not_a_stuck_one(eight: Fake, node: Make) -> None:
     for function in SLOW:
         eight.gpu(3).delay(function, DEADLINE / 5)
     seen = 0
-    for _ in range(8):
+    for _ in range(5):
         reading = machine.tick()
         assert reading.took < DEADLINE + SLACK
         assert [gpu for gpu in reading.up if gpu != SICK] == OTHERS
@@ -243,7 +243,7 @@ def test_a_slow_gpu_is_not_a_stuck_one(eight: Fake, node: Make) -> None:
         seen += SICK in reading.up
         assert (SICK in reading.up) == (SICK in reading.by_gpu(UTILIZATION))
         time.sleep(DEADLINE)
-    assert 2 <= seen <= 6
+    assert 1 <= seen <= 4
 
 
 def test_a_gpu_that_is_only_a_little_slow(eight: Fake, node: Make) -> None:
@@ -274,7 +274,7 @@ def test_it_hangs_again_and_again(eight: Fake, node: Make) -> None:
     machine = node()
     machine.tick()
     before, samples = threads(), eight.gpm_samples()
-    for function in ("nvmlGpmSampleGet", "nvmlDeviceGetUtilizationRates") * 3:
+    for function in ("nvmlGpmSampleGet", "nvmlDeviceGetUtilizationRates") * 2:
         time.sleep(0.11)
         eight.gpu(3).hang(function)
         fresh(machine.tick())
