@@ -11,7 +11,7 @@ SEED ?= 0
 SOURCES := pyproject.toml setup.py $(wildcard csrc/*.h) $(wildcard esnode/_fast/*.p*)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench soak golden docs docs-check asan fuzz sanitize ci clean
+.PHONY: help run test hardware lint bench soak golden docs docs-check asan fuzz sanitize ci clean
 
 # $(call sanitized,NAME,MORE): the extensions with sanitizers, and the tests, in build/NAME.
 COMMA := ,
@@ -39,6 +39,9 @@ run: $(VENV)/.run  ## Start the agent on port 9100; flags in ARGS
 
 test: $(VENV)/.dev  ## Run the tests; pytest's options in ARGS
 	$(BIN)/python -m pytest $(ARGS)
+
+hardware: $(VENV)/.dev  ## The tests that need an NVIDIA GPU; they skip without one
+	$(BIN)/python -m pytest tests/hardware $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff, mypy and the stubs against the extensions
 	$(BIN)/ruff check .
