@@ -136,6 +136,8 @@ def test_every_value_of_every_gpu(handles: list[Any], nodes: Any) -> None:
             one.round(before[uuid], ours, theirs)
             assert rows["esnode_gpu_up", device] == 1
             assert rows["esnode_gpu_stuck", device] == 0
+        (part,) = node.lane.parts
+        assert part.errors == 0, part.reason
         if not any(one.bad for one in compared.values()):
             break
     assert {uuid: one.bad for uuid, one in compared.items() if one.bad} == {}
