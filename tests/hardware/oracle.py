@@ -1,7 +1,8 @@
 """What nvidia-ml-py tells of a GPU, under the names of our series.
 
 Written from NVIDIA's names, not from our query table, and by another function than ours where NVML
-has two for the same value. Each field is asked alone.
+has two for the same value. Each field is asked alone. Unlike tests/nvml/oracle.py, which is for the
+fake and exact, it takes whatever code a real driver may answer for "not here".
 """
 
 from __future__ import annotations
@@ -14,6 +15,21 @@ from typing import Any
 
 import pynvml as nv
 
+from tests.nvml.oracle import (
+    CLOCKS,
+    LINKS_ERRORS,
+    LOCATIONS,
+    MARGINS,
+    PCIE_ERRORS,
+    SCOPES,
+    THRESHOLDS,
+    THROTTLES,
+    TOTALS,
+    TYPES,
+    constants,
+    reasons,
+)
+
 #: A family without its prefix, and the labels after those of the device.
 Key = tuple[str, tuple[str, ...]]
 Values = dict[Key, float]
@@ -22,84 +38,6 @@ TOTAL = 0xFFFF_FFFF
 #: How the library says that it does not know.
 UNKNOWN = (0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF, 0x7FFF_FFFF)
 
-REASONS = {
-    "gpu_idle": nv.nvmlClocksThrottleReasonGpuIdle,
-    "applications_clocks_setting": nv.nvmlClocksThrottleReasonApplicationsClocksSetting,
-    "sw_power_cap": nv.nvmlClocksThrottleReasonSwPowerCap,
-    "hw_slowdown": nv.nvmlClocksThrottleReasonHwSlowdown,
-    "sync_boost": nv.nvmlClocksThrottleReasonSyncBoost,
-    "sw_thermal_slowdown": nv.nvmlClocksThrottleReasonSwThermalSlowdown,
-    "hw_thermal_slowdown": nv.nvmlClocksThrottleReasonHwThermalSlowdown,
-    "hw_power_brake_slowdown": nv.nvmlClocksThrottleReasonHwPowerBrakeSlowdown,
-    "display_clock_setting": nv.nvmlClocksThrottleReasonDisplayClockSetting,
-    "board_limit": nv.nvmlClocksThrottleReasonBoardLimit,
-    "reliability": nv.nvmlClocksThrottleReasonReliability,
-}
-THROTTLES = {
-    "sw_power_cap": nv.NVML_FI_DEV_PERF_POLICY_POWER,
-    "thermal": nv.NVML_FI_DEV_PERF_POLICY_THERMAL,
-    "sync_boost": nv.NVML_FI_DEV_PERF_POLICY_SYNC_BOOST,
-    "board_limit": nv.NVML_FI_DEV_PERF_POLICY_BOARD_LIMIT,
-    "low_utilization": nv.NVML_FI_DEV_PERF_POLICY_LOW_UTILIZATION,
-    "reliability": nv.NVML_FI_DEV_PERF_POLICY_RELIABILITY,
-    "total_app_clocks": nv.NVML_FI_DEV_PERF_POLICY_TOTAL_APP_CLOCKS,
-    "total_base_clocks": nv.NVML_FI_DEV_PERF_POLICY_TOTAL_BASE_CLOCKS,
-    "sw_thermal_slowdown": nv.NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN,
-    "hw_thermal_slowdown": nv.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN,
-    "hw_power_brake_slowdown": nv.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN,
-}
-CLOCKS = {
-    "graphics": nv.NVML_CLOCK_GRAPHICS,
-    "sm": nv.NVML_CLOCK_SM,
-    "memory": nv.NVML_CLOCK_MEM,
-    "video": nv.NVML_CLOCK_VIDEO,
-}
-THRESHOLDS = {
-    "shutdown": nv.NVML_TEMPERATURE_THRESHOLD_SHUTDOWN,
-    "slowdown": nv.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN,
-    "memory_max": nv.NVML_TEMPERATURE_THRESHOLD_MEM_MAX,
-    "gpu_max": nv.NVML_TEMPERATURE_THRESHOLD_GPU_MAX,
-}
-MARGINS = {
-    "shutdown_margin": nv.NVML_FI_DEV_TEMPERATURE_SHUTDOWN_TLIMIT,
-    "slowdown_margin": nv.NVML_FI_DEV_TEMPERATURE_SLOWDOWN_TLIMIT,
-    "memory_max_margin": nv.NVML_FI_DEV_TEMPERATURE_MEM_MAX_TLIMIT,
-    "gpu_max_margin": nv.NVML_FI_DEV_TEMPERATURE_GPU_MAX_TLIMIT,
-}
-ERROR_TYPES = {
-    "corrected": nv.NVML_MEMORY_ERROR_TYPE_CORRECTED,
-    "uncorrected": nv.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
-}
-SCOPES = {"volatile": nv.NVML_VOLATILE_ECC, "aggregate": nv.NVML_AGGREGATE_ECC}
-ECC_TOTALS = {
-    ("corrected", "volatile"): nv.NVML_FI_DEV_ECC_SBE_VOL_TOTAL,
-    ("uncorrected", "volatile"): nv.NVML_FI_DEV_ECC_DBE_VOL_TOTAL,
-    ("corrected", "aggregate"): nv.NVML_FI_DEV_ECC_SBE_AGG_TOTAL,
-    ("uncorrected", "aggregate"): nv.NVML_FI_DEV_ECC_DBE_AGG_TOTAL,
-}
-LOCATIONS = {
-    "l1_cache": nv.NVML_MEMORY_LOCATION_L1_CACHE,
-    "l2_cache": nv.NVML_MEMORY_LOCATION_L2_CACHE,
-    "dram": nv.NVML_MEMORY_LOCATION_DRAM,
-    "register_file": nv.NVML_MEMORY_LOCATION_REGISTER_FILE,
-    "texture_memory": nv.NVML_MEMORY_LOCATION_TEXTURE_MEMORY,
-    "texture_shm": nv.NVML_MEMORY_LOCATION_TEXTURE_SHM,
-    "cbu": nv.NVML_MEMORY_LOCATION_CBU,
-    "sram": nv.NVML_MEMORY_LOCATION_SRAM,
-}
-PCIE_ERRORS = {
-    "correctable": nv.NVML_FI_DEV_PCIE_COUNT_CORRECTABLE_ERRORS,
-    "non_fatal": nv.NVML_FI_DEV_PCIE_COUNT_NON_FATAL_ERROR,
-    "fatal": nv.NVML_FI_DEV_PCIE_COUNT_FATAL_ERROR,
-    "naks_received": nv.NVML_FI_DEV_PCIE_COUNT_NAKS_RECEIVED,
-    "receiver": nv.NVML_FI_DEV_PCIE_COUNT_RECEIVER_ERROR,
-    "bad_tlp": nv.NVML_FI_DEV_PCIE_COUNT_BAD_TLP,
-    "naks_sent": nv.NVML_FI_DEV_PCIE_COUNT_NAKS_SENT,
-    "bad_dllp": nv.NVML_FI_DEV_PCIE_COUNT_BAD_DLLP,
-    "unsupported_request": nv.NVML_FI_DEV_PCIE_COUNT_UNSUPPORTED_REQ,
-    "lcrc": nv.NVML_FI_DEV_PCIE_COUNT_LCRC_ERROR,
-    "lane": nv.NVML_FI_DEV_PCIE_COUNT_LANE_ERROR,
-}
 #: Of each link; of two that mean the same the first that the GPU has.
 LINK_ERRORS = {
     "replay": (nv.NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY,),
@@ -119,18 +57,6 @@ LINK_ERRORS = {
     "effective": (nv.NVML_FI_DEV_NVLINK_COUNT_EFFECTIVE_ERRORS,),
     "symbol": (nv.NVML_FI_DEV_NVLINK_COUNT_SYMBOL_ERRORS,),
 }
-#: Of all links, where no link has its own.
-LINKS_ERRORS = {
-    "replay": nv.NVML_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL,
-    "recovery": nv.NVML_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL,
-    "crc_flit": nv.NVML_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL,
-    "crc_data": nv.NVML_FI_DEV_NVLINK_CRC_DATA_ERROR_COUNT_TOTAL,
-    "ecc_data": nv.NVML_FI_DEV_NVLINK_ECC_DATA_ERROR_COUNT_TOTAL,
-}
-ACTIONS = (
-    *("none", "gpu_reset", "node_reboot", "drain_p2p", "drain_and_reset"),
-    *("recover_imex_domain", "bus_reset", "system_reboot"),
-)
 #: Of a GPU and of an instance: by metric, the row and what makes a ratio of a percentage, or bytes
 #: of MiB.
 GPM: dict[int, tuple[Key, float]] = {
@@ -288,7 +214,7 @@ def power(t: Teller) -> None:
 
 
 def clocks(t: Teller) -> None:
-    for name, clock in CLOCKS.items():
+    for clock, name in CLOCKS.items():
         for family, call in (
             ("clock_hertz", nv.nvmlDeviceGetClockInfo),
             ("clock_max_hertz", nv.nvmlDeviceGetMaxClockInfo),
@@ -300,10 +226,10 @@ def clocks(t: Teller) -> None:
     now = ask(nv.nvmlDeviceGetCurrentClocksEventReasons, t.handle)
     if now is None:
         now = ask(nv.nvmlDeviceGetCurrentClocksThrottleReasons, t.handle)
-    for name, bit in REASONS.items():
+    for bit, name in reasons().items():
         if now is not None and (not supported or supported & bit):
             t.put("throttle_reason", bool(now & bit), name)
-    for name, number in THROTTLES.items():
+    for number, name in THROTTLES.items():
         t.put("throttle_seconds_total", field(t.handle, number), name, den=1e9)
 
 
@@ -311,19 +237,19 @@ def ecc(t: Teller) -> None:
     mode = ask(nv.nvmlDeviceGetEccMode, t.handle)
     current = either(mode[0] if mode else None, t.handle, nv.NVML_FI_DEV_ECC_CURRENT)
     t.put("ecc_mode", current)
-    for scope, in_scope in SCOPES.items():
-        for kind, of_kind in ERROR_TYPES.items():
+    for in_scope, scope in SCOPES.items():
+        for of_kind, kind in TYPES.items():
             total = ask(nv.nvmlDeviceGetTotalEccErrors, t.handle, of_kind, in_scope)
-            total = either(total, t.handle, ECC_TOTALS[kind, scope])
+            total = either(total, t.handle, TOTALS[of_kind, in_scope])
             t.put("ecc_errors_total", total, kind, scope, "all")
-            for location, place in LOCATIONS.items():
+            for place, location in (*LOCATIONS.items(), (nv.NVML_MEMORY_LOCATION_SRAM, "sram")):
                 count = ask(nv.nvmlDeviceGetMemoryErrorCounter, t.handle, of_kind, in_scope, place)
                 t.put("ecc_errors_total", count, kind, scope, location)
     status = nv.c_nvmlEccSramErrorStatus_v1_t()
     with contextlib.suppress(nv.NVMLError):
         nv.nvmlDeviceGetSramEccErrorStatus(t.handle, ctypes.byref(status))
         t.put("ecc_sram_threshold_exceeded", bool(status.bThresholdExceeded))
-        for scope in SCOPES:
+        for scope in SCOPES.values():
             corrected = getattr(status, f"{scope}Cor")
             parity, double = (getattr(status, f"{scope}Unc{kind}") for kind in ("Parity", "SecDed"))
             t.put("ecc_errors_total", corrected, "corrected", scope, "sram")
@@ -348,8 +274,9 @@ def replaced(t: Teller) -> None:
         t.put("retired_pages_total", None if pages is None else len(list(pages)), name)
     t.ask("retired_pages_pending", nv.nvmlDeviceGetRetiredPagesPendingStatus)
     action = field(t.handle, nv.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION)
-    if action is not None and action < len(ACTIONS):
-        t.put("recovery_action", 1, ACTIONS[int(action)])
+    actions = constants("NVML_GPU_RECOVERY_ACTION_")
+    if action in actions:
+        t.put("recovery_action", 1, actions[action])
 
 
 def pcie(t: Teller) -> None:
@@ -364,7 +291,7 @@ def pcie(t: Teller) -> None:
     t.put("pcie_rx_bytes_total", field(t.handle, nv.NVML_FI_DEV_PCIE_COUNT_RX_BYTES))
     replays = ask(nv.nvmlDeviceGetPcieReplayCounter, t.handle)
     t.put("pcie_replays_total", either(replays, t.handle, nv.NVML_FI_DEV_PCIE_REPLAY_COUNTER))
-    for name, number in PCIE_ERRORS.items():
+    for number, name in PCIE_ERRORS.items():
         t.put("pcie_errors_total", field(t.handle, number), name)
 
 
@@ -399,7 +326,7 @@ def nvlinks(t: Teller) -> None:
             t.put("nvlink_errors_total", sum(found.values()), kind)
         for link, value in found.items():
             t.put("nvlink_link_errors_total", value, str(link), kind)
-    for kind, number in LINKS_ERRORS.items():
+    for number, kind in LINKS_ERRORS.items():
         if ("nvlink_errors_total", (kind,)) not in t.values:
             t.put("nvlink_errors_total", field(t.handle, number), kind)
     speed = field(t.handle, nv.NVML_FI_DEV_NVLINK_SPEED_MBPS_COMMON)
@@ -552,8 +479,8 @@ def instance(handle: Any, mig: Any, gi: int) -> Values:
     memory(t)
     t.values.pop(("memory_reserved_bytes", ()), None)
     t.put("multiprocessors", nv.nvmlDeviceGetAttributes_v2(mig).multiprocessorCount)
-    for scope, in_scope in SCOPES.items():
-        for kind, of_kind in ERROR_TYPES.items():
+    for in_scope, scope in SCOPES.items():
+        for of_kind, kind in TYPES.items():
             total = ask(nv.nvmlDeviceGetTotalEccErrors, mig, of_kind, in_scope)
             t.put("ecc_errors_total", total, kind, scope)
     ratios = ("sm_active_ratio", "sm_occupancy_ratio", "tensor_active_ratio", "dram_active_ratio")
