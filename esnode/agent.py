@@ -136,8 +136,6 @@ class Agent:
             log.warning("%s", warning)
         gc.collect()
         gc.freeze()  # what is here now stays: no later collection need look at it
-        for sampler in self.samplers:
-            sampler.start()
         asyncio.run(self.serve(listener))
         for sampler in self.samplers:
             sampler.stop(timeout=0.2)
@@ -162,7 +160,7 @@ class Agent:
             os.kill(os.getpid(), signal.SIGTERM)
 
     async def serve(self, listener: socket.socket) -> None:
-        """Serves until a signal says stop."""
+        """Collects and serves until a signal says stop."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -176,6 +174,8 @@ class Agent:
         for gpus in self.gpus:
             signal.signal(signal.SIGUSR1, partial(self.ask, gpus.release))
             signal.signal(signal.SIGUSR2, partial(self.ask, gpus.resume))
+        for sampler in self.samplers:  # which may ask for a new process, by a signal
+            sampler.start()
         loop.add_reader(self.alarm.fileno(), self.ring)
         log.info("version %s listens on %s", __version__, self.config.listen_address)
         await server.serve(self.application, listener, stop)
