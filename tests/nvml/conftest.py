@@ -10,6 +10,8 @@ from typing import Any
 import pynvml as nv
 import pytest
 
+from esnode.collectors.nvidia import readings
+from esnode.collectors.nvidia.readings import Query
 from tests import fakenvml
 from tests.fakenvml import Fake
 
@@ -47,3 +49,15 @@ def node(fake: Fake, tmp_path: Path) -> Iterator[Callable[..., Node]]:
     for each in made:
         each.close()
     assert fake.gpm_samples() == 0
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has a slower period is asked at each tick, too."""
+    queries = readings.gpu_queries
+
+    def faster(*keys: bool) -> Iterator[Query]:
+        for query in queries(*keys):
+            yield query._replace(period=readings.TICK) if query.period > 0 else query
+
+    monkeypatch.setattr(readings, "gpu_queries", faster)
