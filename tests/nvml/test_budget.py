@@ -1,0 +1,105 @@
+"""What 16 GPUs cost: their series beside a large host's, and memory over many ticks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from esnode.agent import Agent
+from esnode.config import Settings
+from tests import bighost
+from tests.fakenvml import Fake, Mig
+from tests.fast.process import SANITIZED, descriptors, resident, threads
+from tests.hosts import config
+
+from .node import Node
+from .scripted import samples
+
+Make = Callable[..., Node]
+NOW = 10**15
+
+
+def host(root: Path) -> int:
+    """The series of a host of 256 cores."""
+    bighost.write(root)
+    agent = Agent(Settings(config(root), {}, None, ()))
+    for _ in range(2):
+        for sampler in agent.samplers:
+            sampler.read(True)
+    for sampler in agent.samplers:
+        for lane in sampler.lanes:
+            for part in lane.parts:
+                part.collector.stop()
+    return sum(entry.snapshot.present for entry in agent.store.lanes.values())
+
+
+@pytest.fixture(scope="module")
+def of_host(tmp_path_factory: pytest.TempPathFactory) -> int:
+    return host(tmp_path_factory.mktemp("host"))
+
+
+@pytest.mark.parametrize("model", ["H100", "B200", "GB200"])
+@pytest.mark.parametrize("mig", [False, True])
+def test_series_stay_within_their_budget(
+    fake: Fake, node: Make, of_host: int, model: str, mig: bool
+) -> None:
+    fake.set_gpus([model] * 16)
+    profile = {"H100": "1g.10gb", "B200": "1g.23gb", "GB200": "1g.24gb"}[model]
+    for slot in range(16):
+        samples(fake, slot, NOW)
+        if mig:
+            fake.gpu(slot).mig([Mig(profile, gi=7 + i, start=i) for i in range(7)])
+    page = node(enable_gpu_mig=mig, k8s_mode=mig).pair()
+    assert len(page.of("esnode_gpu_up")) == 16
+    assert len(page.of("esnode_mig_info")) == (112 if mig else 0)
+    gpus = len(page.rows)
+    families = Counter(family for family, _ in page.rows)
+    for family, count in families.most_common(12):
+        print(f"{count:6} {family}")
+    print(f"{model}, {'with' if mig else 'without'} MIG: {gpus} and the host's {of_host}:", end=" ")
+    print(f"{gpus + of_host} series, {gpus / 16:.1f} for each GPU")
+    assert gpus + of_host <= (6500 if mig else 4600)
+
+
+@pytest.mark.parametrize("mig", [False, True])
+def test_many_ticks_cost_no_more_than_the_first(fake: Fake, node: Make, mig: bool) -> None:
+    """Quiet ones, and ones in which something comes or goes. What the allocator has taken by then
+    it keeps, a megabyte at most, and takes no more."""
+    fake.set_gpus(["H100"] * 8)
+    profile = [Mig("1g.10gb", gi=7 + i, start=i) for i in range(7)]
+    if mig:
+        fake.gpu(0).mig(profile)
+    a = node(enable_gpu_mig=mig, gpu_process_metrics=True, gpu_detail=True)
+
+    def trouble(count: int) -> None:
+        for turn in range(count):
+            fake.gpu(1).processes(compute=[(turn * 10 + n, n) for n in range(turn % 5)])
+            fake.gpu(2).mig(profile[: turn % 8] if mig else None)
+            if turn % 10 == 0:
+                fake.reload()
+                a.follow()
+            if turn % 10 == 5:
+                fake.gpu(7).remove()
+                a.tick()
+                fake.add(7, "H100")
+            if turn % 10 == 7:
+                fake.gpu(3).lose()
+                a.tick()
+                fake.gpu(3).recover()
+            a.tick()
+
+    trouble(100)
+    a.tick(2500)
+    before = resident()
+    holds = descriptors(), threads()
+    a.tick(2000)
+    trouble(100)
+    grown = resident() - before
+    print(f"{grown / 1024:.0f} KiB more after 2,000 ticks and 100 changes")
+    assert (descriptors(), threads()) == holds
+    if not SANITIZED:
+        assert grown < 512 * 1024
+    assert a.errors < 10_000
