@@ -110,6 +110,20 @@ def test_the_sources_that_come_second(fake: Fake, node: Make) -> None:
     assert page.get("esnode_gpu_nvlink_speed_bytes") == 25781e6
 
 
+def test_a_total_stands_in_where_the_links_have_no_counter(fake: Fake, node: Make) -> None:
+    """For one kind of errors, beside another that the links do count."""
+    fake.set_gpus(["A100"])
+    card = fake.gpu(0)
+    for link in range(12):
+        card.field(161, 1, scope=link)
+        card.field(162, code=3, scope=link)
+    card.field(52, 1000)
+    card.field(59, 2000)
+    page = node().tick()
+    assert page.get("esnode_gpu_nvlink_errors_total", kind="replay") == 12
+    assert page.get("esnode_gpu_nvlink_errors_total", kind="recovery") == 2000
+
+
 def uuid(page: Page) -> str | None:
     (found,) = page.of("esnode_gpu_up", gpu=0)
     return found[0]
