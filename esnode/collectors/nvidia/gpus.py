@@ -66,6 +66,7 @@ class Gpus(Collector):
 
     #: Asks for a new process, after the driver was replaced by another version.
     restart: Callable[[str], None] | None = None
+    events: Events | None = None
 
     def bind(self) -> None:
         config = self.config
@@ -87,7 +88,6 @@ class Gpus(Collector):
         #: Until when the driver is let go of, in monotonic seconds.
         self.released_until = 0.0
         self.mismatch: str | None = None
-        self.events: Events | None = None
         if config.expected_gpus is not None:
             self.table.set(self.table.add(EXPECTED, (), OWNER), config.expected_gpus)
 
