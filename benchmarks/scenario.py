@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shutil
 import signal
 import statistics
 import subprocess
@@ -20,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import msgspec
 import prometheus_client
@@ -32,14 +31,32 @@ from esnode.dialects import TEXT
 from esnode.sampler import Lane
 from tests import bighost
 
-from . import plain, series
-from .servers import GZIP, WRK, Server, agent, exporter, exporter_version
+from . import gpus, plain, series
+from .figures import (
+    CC,
+    FAULTS,
+    FULL,
+    NOISE,
+    QUICK,
+    Bench,
+    Measure,
+    Rounds,
+    Row,
+    alternate,
+    call,
+    compare,
+    compiled,
+    megabytes,
+    p99,
+    render,
+    seconds,
+    within,
+)
+from .servers import FRESH, GZIP, WRK, Server, agent, exporter, exporter_version
 
-CC = shutil.which(os.environ.get("CC", "cc"))
 EXPORTER = "node_exporter"
 #: What a series of a fresh scrape cost when the agent had no more than eight files to read.
 PER_SERIES = 2.8e-6
-FRESH = ("--scrape-max-age", "0")
 #: What the client of the memory figure asks for, in turn.
 ASKS: tuple[dict[str, str], ...] = (
     GZIP,
@@ -47,130 +64,6 @@ ASKS: tuple[dict[str, str], ...] = (
     {"Accept-Encoding": "zstd"},
     {"Accept": "application/openmetrics-text; version=1.0.0"} | GZIP,
 )
-
-T = TypeVar("T")
-Measure = Callable[[], float]
-
-NOISE = "noise: half the distance of the quartiles over the rounds, of ours and of the baseline"
-FAULTS = (OSError, RuntimeError, subprocess.SubprocessError)
-
-
-class Effort(NamedTuple):
-    """How often everything is done."""
-
-    rounds: int  # of what is short
-    ticks: int  # in a round
-    scrapes: int  # in a round
-    loads: int  # rounds of parallel connections
-    load_seconds: int
-    latencies: int
-    memory: tuple[int, int]  # scrapes before the first look and before the second
-    starts: int
-
-
-FULL = Effort(120, 250, 25, 8, 2, 500, (2_000, 10_000), 5)
-QUICK = Effort(10, 100, 10, 2, 1, 100, (300, 1_000), 2)
-
-
-class Bench(NamedTuple):
-    """What the figures share."""
-
-    effort: Effort
-    exporter: Server | None
-    directory: Path
-
-
-class Row(NamedTuple):
-    """A line of the table; ``ok`` is None where there is no target, or no baseline."""
-
-    what: str
-    result: str = ""
-    baseline: str = ""
-    ratio: str = ""
-    target: str = ""
-    noise: str = ""
-    ok: bool | None = None
-    remark: str = ""
-
-
-class Rounds(NamedTuple):
-    """What ours and the peer took in each round; a peer that is missing has no rounds."""
-
-    ours: list[float]
-    peer: list[float]
-
-
-def alternate(rounds: int, measure: Callable[[T], float], ours: T, peer: T | None) -> Rounds:
-    """Measures the two in turns, after one turn that does not count."""
-    result = Rounds([], [])
-    sides = [(ours, result.ours)]
-    if peer is not None:
-        sides.append((peer, result.peer))
-    for side, _ in sides:
-        measure(side)
-    for _ in range(rounds):
-        for side, values in sides:
-            values.append(measure(side))
-        sides.reverse()
-    return result
-
-
-def call(measure: Measure) -> float:
-    return measure()
-
-
-def seconds(value: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value * 1e9:.3g} ns"
-
-
-def megabytes(value: float) -> str:
-    return f"{value / 1e6:.1f} MB"
-
-
-def share(ratio: float) -> str:
-    return f"{ratio:.3g}" if ratio >= 1 else f"1/{1 / ratio:.3g}"
-
-
-def spread(values: Sequence[float]) -> str:
-    """Half of the distance of the quartiles, in percent of the median."""
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return f"±{50 * (high - low) / middle:.0f}%"
-
-
-def p99(values: Sequence[float]) -> float:
-    return statistics.quantiles(values, n=100, method="inclusive")[98]
-
-
-def compare(
-    what: str,
-    peer: str,
-    rounds: Rounds,
-    limit: float | None = None,
-    figure: Callable[[Sequence[float]], float] = statistics.median,
-    per: tuple[int, int] = (1, 1),
-) -> Row:
-    """The row of two costs in seconds; ``limit``: of ours over the peer's."""
-    result = figure(rounds.ours) / per[0]
-    target = f"≤ {share(limit)}" if limit else ""
-    if not rounds.peer:
-        return Row(what, seconds(result), f"no {peer}", target=target, remark="skipped")
-    baseline = figure(rounds.peer) / per[1]
-    ratio = result / baseline
-    noise = "" if figure is p99 else f"{spread(rounds.ours)} {spread(rounds.peer)}"
-    ok = ratio <= limit if limit else None
-    return Row(
-        what, seconds(result), f"{seconds(baseline)} {peer}", share(ratio), target, noise, ok
-    )
-
-
-def within(
-    what: str, show: Callable[[float], str], result: float, limit: float, baseline: str = ""
-) -> Row:
-    """The row of a figure with a limit of its own."""
-    return Row(what, show(result), baseline, target=f"≤ {show(limit)}", ok=result <= limit)
 
 
 def thread_cpu(times: int, work: Callable[[], Any]) -> float:
@@ -216,9 +109,7 @@ def preads(bench: Bench, paths: Sequence[str]) -> Measure | None:
     """The CPU of only reading some files, in C; None without a compiler."""
     if not CC:
         return None
-    command = [str(bench.directory / "preads"), str(bench.effort.ticks), *paths]
-    source = Path(__file__).with_name("preads.c")
-    subprocess.run([CC, "-O2", "-o", command[0], source], check=True)
+    command = [str(compiled("preads.c", bench.directory)), str(bench.effort.ticks), *paths]
 
     def measure() -> float:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -374,7 +265,7 @@ def start(bench: Bench) -> Iterator[Row]:
     yield row._replace(target="≤ 1 s", ok=result <= 1.0, remark="")
 
 
-FIGURES = (tick, big, encoding, fresh, cached, memory, start)
+FIGURES = (tick, big, encoding, fresh, cached, memory, start, *gpus.FIGURES)
 
 
 def machine() -> str:
@@ -391,28 +282,20 @@ def machine() -> str:
     return "\n".join(f"{name:8} {fact}" for name, fact in facts)
 
 
-def render(rows: Sequence[Row]) -> str:
-    """The table, aligned."""
-    verdicts = {True: "ok", False: "missed", None: ""}
-    lines: list[tuple[str, ...]] = [
-        ("figure", "result", "baseline", "ratio", "target", "noise", "")
-    ]
-    lines += [(*row[:6], row.remark or verdicts[row.ok]) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, tuple("-" * width for width in widths))
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scenario", description=__doc__)
+    names = [figure.__name__ for figure in FIGURES]
+    parser.add_argument(
+        "figures", nargs="*", help=f"names, or how they begin, of {', '.join(names)}; all"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="few rounds: a look, not a measurement"
     )
     parser.add_argument("--strict", action="store_true", help="exit code 1 when a target is missed")
     options = parser.parse_args()
+    chosen = [f for f in FIGURES if f.__name__.startswith(tuple(options.figures or [""]))]
+    if not chosen:
+        parser.error(f"no figure is called {' or '.join(options.figures)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the servers, too
     print(machine(), flush=True)
     rows: list[Row] = []
@@ -424,7 +307,7 @@ def main() -> int:
             print(f"\ngoing on without the peer: {error}", flush=True)
             peer = None
         bench = Bench(QUICK if options.quick else FULL, peer, directory)
-        for figure in FIGURES:
+        for figure in chosen:
             print(f"measuring: {figure.__name__} …", file=sys.stderr, flush=True)
             try:
                 rows += figure(bench)

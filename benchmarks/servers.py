@@ -16,6 +16,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 GZIP = {"Accept-Encoding": "gzip"}
+#: Flags of an agent whose every scrape reads anew.
+FRESH = ("--scrape-max-age", "0")
 TIMEOUT = 10.0
 
 EXPORTER = shutil.which("prometheus-node-exporter") or shutil.which("node_exporter")
@@ -90,7 +92,7 @@ class Server:
         deadline = time.monotonic() + TIMEOUT
         while True:
             try:
-                for path in (self.ready, "/metrics"):
+                for path in dict.fromkeys((self.ready, "/metrics")):
                     self.client.get(path=path)
                 return
             except OSError as error:
@@ -109,6 +111,17 @@ class Server:
         found = re.search(rf"^{kind}:\s+(\d+) kB", text, re.MULTILINE)
         assert found, text
         return int(found[1]) * 1024.0
+
+    def mapped(self, below: tuple[str, ...]) -> float:
+        """The PSS of the mappings of some files, by how their paths begin, in bytes."""
+        size, counts = 0, False
+        for line in Path(f"/proc/{self.pid}/smaps").read_text().splitlines():
+            words = line.split()
+            if re.match(r"[0-9a-f]+-[0-9a-f]+$", words[0]):
+                counts = len(words) > 5 and words[5].startswith(below)
+            elif counts and words[0] == "Pss:":
+                size += int(words[1]) * 1024
+        return float(size)
 
     def series(self) -> int:
         """How many its page has."""
@@ -170,23 +183,28 @@ def free_port() -> int:
 
 
 @contextmanager
-def spawn(name: str, command: list[str], ready: str) -> Iterator[Server]:
-    """Runs a server's command, in which ADDRESS is where to listen, until the block ends."""
+def spawn(
+    name: str, command: list[str], ready: str, more: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Runs a server's command until the block ends; ADDRESS or PORT in it is where to listen."""
     port = free_port()
-    words = [word.replace("ADDRESS", f"127.0.0.1:{port}") for word in command]
+    words = [
+        word.replace("ADDRESS", f"127.0.0.1:{port}").replace("PORT", str(port)) for word in command
+    ]
     # An installed agent has its byte code beside it; one in a checkout must be let write it.
     environment = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("ESNODE_") and name != "PYTHONDONTWRITEBYTECODE"
     }
+    environment |= more or {}
     with ExitStack() as stack:
         # Not in the checkout, where a configuration file may lie.
         directory = stack.enter_context(tempfile.TemporaryDirectory())
         process = subprocess.Popen(
             words,
             cwd=directory,
-            env=environment,
+            env={"STATE_DIRECTORY": directory} | environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -207,11 +225,11 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def agent(*flags: str) -> Iterator[Server]:
-    """Ours, with the defaults but for these flags."""
+def agent(*flags: str, more: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Ours, with the defaults but for these flags, and ``more`` in its environment."""
     command = [sys.executable, "-m", "esnode", "--config", os.devnull]
     command += ["--listen-address", "ADDRESS", *flags]
-    with spawn("esnode-core", command, "/readyz") as server:
+    with spawn("esnode-core", command, "/readyz", more) as server:
         yield server
 
 
