@@ -203,6 +203,10 @@ cdef enum:
     F_GPM_GET, F_GPM_MIG_GET, F_GPM_METRICS, F_EVENT_TYPES, F_REGISTER
     N_OTHERS
 
+cdef enum:
+    N_CALLS_TABLE = NVML_N_CALLS * NVML_VARIANTS
+    N_FUNCTIONS = NVML_N_CALLS * NVML_VARIANTS + N_OTHERS
+
 OTHERS = (
     "nvmlInit_v2", "nvmlShutdown", "nvmlDeviceGetCount_v2", "nvmlDeviceGetHandleByIndex_v2",
     "nvmlDeviceGetUUID", "nvmlSystemGetDriverVersion", "nvmlSystemGetCudaDriverVersion_v2",
@@ -438,8 +442,8 @@ cdef struct Slot:               # what is at an index of the library
     char[TEXT] part
     char[TEXT] vbios
     char[TEXT] pci
-    uint64_t[NVML_N_CALLS * NVML_VARIANTS + N_OTHERS] calls
-    uint64_t[NVML_N_CALLS * NVML_VARIANTS + N_OTHERS] ns
+    uint64_t[N_FUNCTIONS] calls
+    uint64_t[N_FUNCTIONS] ns
 
 
 cdef struct Fleet:
@@ -454,10 +458,6 @@ cdef struct Fleet:
 
 
 # ------------------------------------------------------------------------------ counting and errors
-
-cdef enum:
-    N_CALLS_TABLE = NVML_N_CALLS * NVML_VARIANTS
-
 
 cdef inline void count(Slot *slot, int function) noexcept nogil:
     """Counts a call that has just come back; its time is that since the one before."""
@@ -1576,6 +1576,25 @@ def function_name(int function):
     return NVML_CALLS[function // NVML_VARIANTS].variants[function % NVML_VARIANTS].function.decode()
 
 
+# By name, the first number that stands for a function, and that by any: a call may try it in two
+# versions of a struct, and what describes a GPU may be in the table as well.
+cdef dict NUMBERS = {}
+cdef int[N_FUNCTIONS] FIRST
+
+
+cdef int number_functions() except -1:
+    cdef int k
+    for k in range(N_FUNCTIONS):
+        FIRST[k] = k
+        if k >= N_CALLS_TABLE or (
+                NVML_CALLS[k // NVML_VARIANTS].variants[k % NVML_VARIANTS].run != NULL):
+            FIRST[k] = NUMBERS.setdefault(function_name(k), k)
+    return 0
+
+
+number_functions()
+
+
 @cython.final
 @cython.no_gc_clear
 cdef class Driver:
@@ -1604,8 +1623,10 @@ cdef class Driver:
     cdef readonly int code
     #: Whether an attempt to initialise it is under way.
     cdef readonly bint opening
-    cdef uint64_t[N_CALLS_TABLE + N_OTHERS] calls_before     # of GPUs that have gone
-    cdef uint64_t[N_CALLS_TABLE + N_OTHERS] ns_before
+    cdef uint64_t[N_FUNCTIONS] calls_before     # of GPUs that have gone
+    cdef uint64_t[N_FUNCTIONS] ns_before
+    cdef int32_t[N_FUNCTIONS] call_slots    # the table's, of calls and their seconds; -1: none yet
+    cdef int32_t[N_FUNCTIONS] second_slots
 
     def __cinit__(self, Plan gpu_plan not None, Plan mig_plan not None, double timeout,
                   double patience, double window, bint events, bint mig):
@@ -1615,6 +1636,7 @@ cdef class Driver:
         self.patience = <int64_t>(patience * 1e9)
         self.gpus = []
         self.slots = []
+        memset(self.call_slots, 0xFF, sizeof(self.call_slots))
         self.fleet = <Fleet *>calloc(1, sizeof(Fleet))
         self.desk = <Desk *>calloc(1, sizeof(Desk))
         self.crew = crew_new(STACK)
@@ -1775,7 +1797,7 @@ cdef class Driver:
                 self.fleet.slots[n] = slot
                 n += 1
                 continue
-            for k in range(N_CALLS_TABLE + N_OTHERS):
+            for k in range(N_FUNCTIONS):
                 self.calls_before[k] += slot.calls[k]
                 self.ns_before[k] += slot.ns[k]
             gpu.slot = &nobody
@@ -1948,24 +1970,51 @@ cdef class Driver:
         """Whether events are waited for."""
         return self.ear != NULL
 
+    def bind(self, str function not None, int32_t calls, int32_t seconds):
+        """The table's slots of the calls of a function, and of their time."""
+        cdef int k = NUMBERS[function]
+        self.call_slots[k], self.second_slots[k] = calls, seconds
+
+    cdef void _count(self, uint64_t *n, uint64_t *ns) noexcept:
+        """Calls and nanoseconds since the start, by the first number of each function."""
+        cdef int i, k
+        memset(n, 0, N_FUNCTIONS * sizeof(uint64_t))
+        memset(ns, 0, N_FUNCTIONS * sizeof(uint64_t))
+        for k in range(N_FUNCTIONS):
+            n[FIRST[k]] += self.calls_before[k]
+            ns[FIRST[k]] += self.ns_before[k]
+            for i in range(self.fleet.n):
+                n[FIRST[k]] += self.fleet.slots[i].calls[k]
+                ns[FIRST[k]] += self.fleet.slots[i].ns[k]
+            if k >= N_CALLS_TABLE:
+                n[FIRST[k]] += self.desk.calls[k - N_CALLS_TABLE]
+                ns[FIRST[k]] += self.desk.ns[k - N_CALLS_TABLE]
+
     def calls(self):
         """{function: (calls, seconds)} since the start."""
-        cdef int i, k
-        cdef uint64_t n, ns
-        found = {}
-        for k in range(N_CALLS_TABLE + N_OTHERS):
-            n, ns = self.calls_before[k], self.ns_before[k]
-            for i in range(self.fleet.n):
-                n += self.fleet.slots[i].calls[k]
-                ns += self.fleet.slots[i].ns[k]
-            if k >= N_CALLS_TABLE:
-                n += self.desk.calls[k - N_CALLS_TABLE]
-                ns += self.desk.ns[k - N_CALLS_TABLE]
-            if n:
-                name = function_name(k)
-                before = found.get(name, (0, 0.0))
-                found[name] = before[0] + n, before[1] + ns / 1e9
-        return found
+        cdef int k
+        cdef uint64_t[N_FUNCTIONS] n
+        cdef uint64_t[N_FUNCTIONS] ns
+        self._count(n, ns)
+        return {function_name(k): (n[k], ns[k] / 1e9) for k in range(N_FUNCTIONS) if n[k]}
+
+    def store(self, Table table not None):
+        """Puts the calls since the start and their seconds into the table. Returns the functions
+        that were called and have no slots."""
+        cdef int k
+        cdef uint64_t[N_FUNCTIONS] n
+        cdef uint64_t[N_FUNCTIONS] ns
+        cdef list unbound = []
+        self._count(n, ns)
+        for k in range(N_FUNCTIONS):
+            if n[k] == 0:
+                continue
+            if self.call_slots[k] < 0:
+                unbound.append(function_name(k))
+            else:
+                table.values[table.check(self.call_slots[k])] = n[k]
+                table.values[table.check(self.second_slots[k])] = ns[k] / 1e9
+        return unbound
 
 
 cdef extern from "Python.h":

@@ -73,6 +73,10 @@ class Events:
         self.log: KernelLog | None = None
         self.log_due = 0.0
         self.rows: dict[tuple[Metric, tuple[str, ...]], int] = {}
+        #: The journal's changes and the places of the cards when it was told these, and how far it
+        #: was told that the log has been read.
+        self.named: object = None
+        self.reached: object = None
         #: What the rows show: the journal's changes, the cards, and the sources that there are.
         self.shown: object = None
 
@@ -88,19 +92,18 @@ class Events:
 
     def read(self, driver: Any, cards: Collection[Card]) -> None:
         """Counts what is new, and fills the rows of the cards."""
-        names = ((pci_address(card.pci), card.uuid) for card in cards)
-        self.journal.name({pci: uuid for pci, uuid in names if pci and uuid})
-        if driver is not None:
+        labels = tuple(card.labels for card in cards)
+        places = tuple((card.pci, card.uuid) for card in cards)
+        if self.named != (self.journal.changes, places):
+            names = ((pci_address(pci), uuid) for pci, uuid in places)
+            self.journal.name({pci: uuid for pci, uuid in names if pci and uuid})
+            self.named = self.journal.changes, places
+        listens = driver is not None and driver.listens
+        if listens:
             self.listen(driver)
         self.read_log()
         self.tell(self.journal.problem)
-        listens = driver is not None and driver.listens
-        state = (
-            self.journal.changes,
-            tuple(card.labels for card in cards),
-            listens,
-            self.log is not None,
-        )
+        state = (self.journal.changes, labels, listens, self.log is not None)
         if state != self.shown:
             self.shown = state
             self.fill(cards, listens)
@@ -110,10 +113,11 @@ class Events:
         told, lost = driver.events()
         if lost:
             self.report(f"{lost} events of the driver are lost: too many at once")
-        self.journal.add(
-            Event(when, "nvml", KINDS.get(kind, f"event_{kind:x}"), uuid, None, data, gi, ci)
-            for when, kind, data, uuid, gi, ci in told
-        )
+        if told:
+            self.journal.add(
+                Event(when, "nvml", KINDS.get(kind, f"event_{kind:x}"), uuid, None, data, gi, ci)
+                for when, kind, data, uuid, gi, ci in told
+            )
 
     def read_log(self) -> None:
         """Takes the new lines of the kernel's log, where it may be read."""
@@ -130,7 +134,10 @@ class Events:
         try:
             more = True
             while more:
-                self.journal.add(self.log.read(), self.log.position)
+                events, position = self.log.read(), self.log.position
+                if events or position != self.reached:
+                    self.journal.add(events, position)
+                    self.reached = position
                 more = self.log.behind and time.monotonic() < now + 0.5
         except OSError as error:
             self.report(f"{self.log.path}: {error.strerror}")

@@ -212,9 +212,7 @@ class Gpus(Collector):
             self.put(GPUS, self.driver.count)
         if self.driver is not None:
             self.put(RELEASED, self.released and not self.is_open)
-            for name, (calls, seconds) in self.driver.calls().items():
-                self.put(CALLS, calls, name)
-                self.put(SECONDS, seconds, name)
+            self.store_calls()
         if self.on_bus is not None and (self.on_bus or self.driver is not None):
             self.put(PCI, self.on_bus)
         if not is_up and not self.released:
@@ -232,6 +230,15 @@ class Gpus(Collector):
             each.store(self.report, self.code, self.host)
         self.warn()
         return code
+
+    def store_calls(self) -> None:
+        """The rows of the functions that were called; those that are new are added."""
+        fresh = self.driver.store(self.table)
+        for name in fresh:
+            slots = (self.table.add(metric, (name,)) for metric in (CALLS, SECONDS))
+            self.driver.bind(name, *slots)
+        if fresh:
+            self.driver.store(self.table)
 
     def read_events(self) -> None:
         """Counts what has happened to the GPUs, once there has been one."""
