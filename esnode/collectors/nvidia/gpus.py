@@ -164,8 +164,8 @@ class Gpus(Collector):
     def upgraded(self) -> None:
         """The driver is of another version than the library that this process has mapped: only a
         new process gets the new one. It is asked for once for each version of the driver."""
-        version = driver.kernel_version(self.host) or "of unknown version"
-        self.reason = f"the driver was replaced by {version} under this process"
+        version = driver.kernel_version(self.host) or "unknown"
+        self.reason = f"the driver was replaced under this process by version {version}"
         if self.mismatch != version:
             self.mismatch = version
             if self.restart:
@@ -226,6 +226,8 @@ class Gpus(Collector):
             if code or not self.follow_gpus() or not left:
                 break
             self.driver.start(tick, again=True)
+        if code in GONE or code == MISMATCH:
+            return code  # each GPU would say the same
         for each in self.cards.values():
             each.store(self.report, self.code, self.host)
         self.warn()

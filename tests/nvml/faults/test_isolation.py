@@ -11,6 +11,7 @@ import pytest
 from tests.fakenvml import (
     DRIVER_NOT_LOADED,
     GPU_IS_LOST,
+    LIB_RM_VERSION_MISMATCH,
     NOT_SUPPORTED,
     RESET_REQUIRED,
     UNINITIALIZED,
@@ -455,6 +456,20 @@ def test_the_driver_is_unloaded_for_a_while(eight: Fake, node: Make) -> None:
     reading = machine.tick()
     assert reading.up == ["0", "1"]
     assert set(reading.uuids().items()) <= set(first.uuids().items())
+
+
+@pytest.mark.parametrize("stale", [UNINITIALIZED, DRIVER_NOT_LOADED, LIB_RM_VERSION_MISMATCH])
+def test_that_the_driver_has_gone_is_said_once(
+    stale: int, eight: Fake, node: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And not by each GPU."""
+    machine = node()
+    machine.tick()
+    caplog.clear()
+    caplog.set_level("INFO")
+    eight.reload(init=stale, stale=stale)
+    machine.tick()
+    assert len(caplog.messages) == 1
 
 
 def test_what_is_not_supported_is_asked_again_by_another_driver(eight: Fake, node: Make) -> None:
