@@ -49,6 +49,20 @@ static inline double nvml_i32(int value) {
     return value == INT_MAX || value == INT_MIN ? NAN : (double)value;
 }
 
+static inline double nvml_i64(long long value) {
+    return value == LLONG_MAX || value == LLONG_MIN ? NAN : (double)value;
+}
+
+/* Nothing that the driver counts is beyond 64 bits, and no number is infinite. */
+static inline double nvml_f64(double value) {
+    return fabs(value) < (double)ULLONG_MAX ? value : NAN;
+}
+
+/* Of an enum, whose numbers are all positive: the largest is -1 to us. */
+static inline double nvml_enum(int value) {
+    return value < 0 ? NAN : nvml_i32(value);
+}
+
 #define NVML_RUN(name) \
     static nvmlReturn_t name(nvml_target *t, const int *a, double *out)
 
@@ -90,7 +104,7 @@ static inline double nvml_i32(int value) {
     NVML_RUN(name) { \
         int value = INT_MAX; \
         NVML_TRY(function, t->handle, &value); \
-        out[0] = nvml_i32(value); \
+        out[0] = nvml_enum(value); \
         return code; \
     }
 
@@ -202,7 +216,7 @@ static const unsigned int NVML_REASONS[] = {
 enum { NVML_N_REASONS = sizeof NVML_REASONS / sizeof *NVML_REASONS };
 
 static nvmlReturn_t nvml_put_reasons(nvml_target *t, unsigned long long value, double *out) {
-    for (int i = 0; i < NVML_N_REASONS; i++)
+    for (int i = 0; i < NVML_N_REASONS && value != ULLONG_MAX; i++)
         out[i] = !t->reasons || t->reasons & NVML_REASONS[i] ? (value & NVML_REASONS[i]) != 0 : NAN;
     return NVML_SUCCESS;
 }
@@ -234,7 +248,7 @@ NVML_RUN(nvml_supported_throttle_reasons) {
 NVML_RUN(nvml_ecc_mode) {
     nvmlEnableState_t current = INT_MAX, pending;
     NVML_TRY(nvmlDeviceGetEccMode, t->handle, &current, &pending);
-    out[0] = nvml_i32(current);
+    out[0] = nvml_enum(current);
     return code;
 }
 
@@ -311,7 +325,7 @@ NVML_RUN(nvml_retired_pages) {
 NVML_RUN(nvml_link_state) {
     nvmlEnableState_t value = INT_MAX;
     NVML_TRY(nvmlDeviceGetNvLinkState, t->handle, a[0], &value);
-    out[0] = nvml_i32(value);
+    out[0] = nvml_enum(value);
     return code;
 }
 
@@ -324,6 +338,8 @@ static nvmlReturn_t nvml_put_fabric(nvmlReturn_t status, int state, int mask, do
         return status;
     if (state == 0)
         return NVML_ERROR_NOT_SUPPORTED;
+    if (mask == -1) /* unknown */
+        mask = 0;
     for (int i = 0; i < 3; i++)
         out[i] = state == i + 1 ? 1 : NAN;
     for (int i = 0; i < 5; i++) {

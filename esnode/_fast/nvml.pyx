@@ -107,6 +107,8 @@ cdef extern from "nvml_calls.h" nogil:
     double nvml_u32(unsigned int value)
     double nvml_u64(unsigned long long value)
     double nvml_i32(int value)
+    double nvml_i64(long long value)
+    double nvml_f64(double value)
 
     int nvmlInit_v2()
     int nvmlShutdown()
@@ -594,6 +596,8 @@ cdef void put(Subject *s, int i, double raw, bint wraps=False) noexcept nogil:
     """Stores what was read for an entry."""
     cdef const Entry *e = &s.entries[i]
     cdef int k
+    if e.flags & IS_COUNTER and raw < 0:    # NVML_VALUE_NOT_AVAILABLE is -1
+        raw = NAN
     if wraps:
         raw = unwrap(s, i, raw)
     if e.flags & IS_WORD:
@@ -656,13 +660,13 @@ cdef bint read_call(Slot *slot, Subject *s, int at) noexcept nogil:
 
 cdef double value_of(int type, const nvmlValue_t *value) noexcept nogil:
     if type == NVML_VALUE_TYPE_DOUBLE:
-        return value.dVal
+        return nvml_f64(value.dVal)
     if type == NVML_VALUE_TYPE_UNSIGNED_INT:
         return nvml_u32(value.uiVal)
     if type == NVML_VALUE_TYPE_UNSIGNED_LONG or type == NVML_VALUE_TYPE_UNSIGNED_LONG_LONG:
         return nvml_u64(value.ullVal)
     if type == NVML_VALUE_TYPE_SIGNED_LONG_LONG:
-        return <double>value.sllVal
+        return nvml_i64(value.sllVal)
     if type == NVML_VALUE_TYPE_SIGNED_INT:
         return nvml_i32(value.siVal)
     if type == NVML_VALUE_TYPE_UNSIGNED_SHORT:
@@ -829,7 +833,7 @@ cdef bint read_gpm(Slot *slot, Subject *s, int at) noexcept nogil:
         if code == NVML_SUCCESS:
             for i in range(n):
                 if metrics.metrics[i].nvmlReturn == NVML_SUCCESS:
-                    put(s, entry[i], metrics.metrics[i].value)
+                    put(s, entry[i], nvml_f64(metrics.metrics[i].value))
                 elif permanent(metrics.metrics[i].nvmlReturn):
                     s.off[entry[i]] = True
         free(metrics)

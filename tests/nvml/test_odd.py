@@ -83,6 +83,30 @@ def info_of(page: object) -> list[tuple[str | None, ...]]:
     return [key[1] for key in page.rows if key[0] == "esnode_gpu_info" and key[1][0] == "0"]  # type: ignore[attr-defined]
 
 
+def test_the_largest_value_of_bits_words_and_signed_numbers_is_unknown(
+    fake: Fake, node: Make
+) -> None:
+    fake.set_gpus(["H100"])
+    gpu = fake.gpu(0)
+    gpu.set("clock_reasons", U64)
+    for name in ("persistence", "compute_mode", "fabric_health"):
+        gpu.set(name, U32)
+    signed = 4  # nvmlValueType_t: long long
+    gpu.field(186, 2**63 - 1, type=signed)
+    gpu.field(198, U64, type=signed)  # a counter at -1
+    gpu.metric(2, float("inf"))
+    gpu.metric(3, 2.0**64)
+    page = node().pair()
+    for family in (
+        *("throttle_reason", "fabric_health", "power_watts", "pcie_rx_bytes_total"),
+        *("sm_active_ratio", "sm_occupancy_ratio"),
+    ):
+        assert not page.of(f"esnode_gpu_{family}"), family
+    assert page.of("esnode_gpu_pcie_tx_bytes_total") and page.of("esnode_gpu_tensor_active_ratio")
+    modes = {labels[-1] for labels in page.of("esnode_gpu_mode")}
+    assert modes == {"mig", "cc"}
+
+
 @pytest.mark.usefixtures("eager")
 def test_what_becomes_unknown_is_absent_at_once(fake: Fake, node: Make) -> None:
     fake.set_gpus(["H100"])
