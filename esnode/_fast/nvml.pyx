@@ -401,7 +401,7 @@ cdef struct Subject:            # a GPU or a MIG instance, as it is read
     int64_t gpm_at              # when the newest sample was taken; 0: none
     int gpm_newest
     bint wanted, decided        # by the lane
-    int gi, ci
+    int index, gi, ci           # of an instance
     char[TEXT] uuid
     char[TEXT] name
     int start, size             # placement
@@ -1208,6 +1208,9 @@ cdef bint follow_instances(Slot *slot) noexcept nogil:
                     s.target.handle == handle or is_same_instance(slot, s, handle)):
                 s.target.handle = handle
                 here[k] = True
+                if s.index != i:
+                    s.index = i
+                    topology_changes(slot)
                 break
         else:
             if slot.n_instances == INSTANCES:
@@ -1218,6 +1221,7 @@ cdef bint follow_instances(Slot *slot) noexcept nogil:
                 continue
             strcpy(s.uuid, uuid)
             s.target.handle = handle
+            s.index = i
             if describe_instance(slot, s):
                 here[slot.n_instances] = True
                 slot.n_instances += 1
@@ -1502,14 +1506,14 @@ cdef class Gpu:
         }
 
     def instances(self):
-        """Its MIG instances: (uuid, gi, ci, name, placement, multiprocessors, decided, wanted)
-        each."""
+        """Its MIG instances: (uuid, index, gi, ci, name, placement, multiprocessors, decided,
+        wanted) each."""
         cdef Subject *s
         found = []
         for i in range(self.slot.n_instances):
             s = &self.slot.instances[i]
             placement = (s.start, s.size) if s.start >= 0 else None
-            found.append((_text(s.uuid), s.gi, s.ci, _text(s.name), placement,
+            found.append((_text(s.uuid), s.index, s.gi, s.ci, _text(s.name), placement,
                           s.multiprocessors, bool(s.decided), bool(s.wanted)))
         return found
 

@@ -64,6 +64,8 @@ class Told(NamedTuple):
     """What the library tells of a MIG instance, see nvml.Gpu.instances."""
 
     uuid: str
+    #: The library's; there may be holes between them.
+    place: int
     gi: int
     ci: int
     name: str | None

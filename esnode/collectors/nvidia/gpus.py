@@ -283,7 +283,8 @@ class Gpus(Collector):
         told = list(map(Told._make, gpu.instances()))
         if gpu.decided and all(each.decided for each in told):
             return
-        migs = tuple(visible.Mig(t.uuid, n, t.gi, t.ci) for n, t in enumerate(told))
+        order = sorted(t.place for t in told)
+        migs = tuple(visible.Mig(t.uuid, order.index(t.place), t.gi, t.ci) for t in told)
         known = visible.Gpu(gpu.index, gpu.uuid, migs)
         wanted = self.visible.gpu(known)
         self.mig_visible.gpu(known)

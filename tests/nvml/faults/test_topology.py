@@ -562,6 +562,15 @@ def test_an_instance_that_is_asked_for_comes_later(four: Fake, node: Make) -> No
     assert machine.tick().uuids() == {}
 
 
+def test_an_instance_that_is_made_anew_is_counted_at_its_place(four: Fake, node: Make) -> None:
+    """The order is the library's, and not that in which they came."""
+    four.gpu(1).mig([Mig("1g.10gb", 7), Mig("1g.10gb", 8, start=1)])
+    machine = node(enable_gpu_mig=True, mig_config_devices="1:0")
+    assert {row[1] for row in instances(machine.tick())} == {"7"}
+    four.gpu(1).mig([Mig("1g.10gb", 9, start=2), Mig("1g.10gb", 8, start=1)])
+    assert {row[1] for row in instances(machine.tick())} == {"9"}
+
+
 def test_what_names_nothing_is_warned_about_once(
     four: Fake, node: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
