@@ -12,23 +12,29 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 from . import __version__
 from ._fast import values
 from ._fast.alarm import Alarm
+from ._fast.table import Snapshot
 from .collectors import COLLECTORS
 from .collectors import agent as own
+from .collectors.base import Collector
 from .collectors.nvidia.gpus import Gpus
-from .config import Settings, parse_address
+from .config import Config, Settings, parse_address
 from .dialects import TEXT
 from .host import Host
 from .http import server
 from .http.app import Application
 from .sampler import Lane, Part, Sampler
 from .store import Entry, Store
+from .tsdb.layout import default_path
+from .tsdb.recorder import Locked, Recorder
 
 log = logging.getLogger("esnode")
 
@@ -60,8 +66,10 @@ class Agent:
         #: The version of the driver for which this process is to be replaced by a new one.
         self.restart_for: str | None = None
         self.gpus: list[Gpus] = []
+        self.recorder = recorder(config) if config.enable_local_tsdb else None
+        record = self.recorder.add if self.recorder else None
         self.samplers = [
-            Sampler(lanes, config.scrape_interval_seconds, self.store.publish)
+            Sampler(lanes, config.scrape_interval_seconds, self.store.publish, record)
             for names in THREADS
             if (lanes := [lane for name in names if (lane := self.lane(name))])
         ]
@@ -69,8 +77,12 @@ class Agent:
             self.store, config, __version__, {**self.enabled, own.Agent.name: True}
         )
         # Read with every page, on the thread that puts it together.
-        self.own = Lane(own.Agent.lane, [own.Agent(self.host, config, self.own_rows())], 0)
+        self.own = Own(own.Agent.lane, [own.Agent(self.host, config, self.own_rows())], 0)
         self.store.own = lambda: self.own.read(True)
+        if record:
+            self.samplers.append(
+                Sampler([self.own], config.scrape_interval_seconds, lambda *_: None, record)
+            )
 
     def lane(self, name: str) -> Lane | None:
         """A lane with its enabled collectors, which the store knows; None if there are none."""
@@ -110,6 +122,14 @@ class Agent:
         yield row(own.SCRAPES, (), lambda: self.application.scrapes)
         yield row(own.RELOADS, (), 0)
         yield row(own.SERIES, (), lambda: self.store.series)
+        if history := self.recorder:
+            yield row(own.TSDB_SAMPLES, (), lambda: history.samples)
+            yield row(own.TSDB_DROPPED, (), lambda: history.dropped)
+            yield row(own.TSDB_ERRORS, (), lambda: history.errors)
+            yield row(own.TSDB_BYTES, (), lambda: history.bytes)
+            yield row(own.TSDB_BLOCKS, (), lambda: history.blocks)
+            yield row(own.TSDB_FLUSH, (), lambda: history.seconds)
+            yield row(own.TSDB_OLDEST, (), lambda: history.oldest)
 
     def once(self) -> bytes:
         """One page, after two readings: what is a rate needs a second one."""
@@ -134,12 +154,21 @@ class Agent:
             return 1
         for warning in self.settings.warnings:
             log.warning("%s", warning)
+        if self.recorder:
+            try:
+                self.recorder.start()
+            except Locked as error:
+                log.error("%s", error)
+                listener.close()
+                return 1
         gc.collect()
         gc.freeze()  # what is here now stays: no later collection need look at it
         asyncio.run(self.serve(listener))
         for sampler in self.samplers:
             sampler.stop(timeout=0.2)
         self.stop_collectors()
+        if self.recorder:
+            self.recorder.stop()
         if self.restart_for is not None:
             log.info("starts anew, with the library of driver %s", self.restart_for)
             os.environ[RESTARTED] = self.restart_for
@@ -189,6 +218,32 @@ class Agent:
         """The alarm has rung: some scrape has waited long enough."""
         self.alarm.clear()
         self.store.expire()
+
+
+class Own(Lane):
+    """The agent's own lane, which every page reads, and each tick for the history."""
+
+    def __init__(self, name: str, collectors: Sequence[Collector], interval: float) -> None:
+        super().__init__(name, collectors, interval)
+        self._lock = threading.RLock()
+
+    def start(self, tick: bool) -> None:
+        with self._lock:
+            super().start(tick)
+
+    def read(self, tick: bool) -> Snapshot:
+        with self._lock:
+            return super().read(tick)
+
+
+def recorder(config: Config) -> Recorder:
+    """What keeps the local history."""
+    path = config.local_tsdb_path
+    return Recorder(
+        Path(path).absolute() if path else default_path(os.environ),
+        retention=config.local_tsdb_retention_hours * 3600,
+        budget=config.local_tsdb_max_disk_mb << 20,
+    )
 
 
 def over(

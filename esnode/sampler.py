@@ -143,15 +143,20 @@ class Sampler:
     """A thread that reads its lanes one after the other, and publishes each as soon as it is read.
 
     What a lane does with threads of its own goes on while the lanes before it are read.
-    ``publish`` is called with each snapshot, on this thread.
+    ``publish`` is called with each snapshot, on this thread, and ``record`` with each tick's.
     """
 
     def __init__(
-        self, lanes: Sequence[Lane], interval: float, publish: Callable[[str, Snapshot], None]
+        self,
+        lanes: Sequence[Lane],
+        interval: float,
+        publish: Callable[[str, Snapshot], None],
+        record: Callable[[Snapshot], None] | None = None,
     ) -> None:
         self.lanes = lanes
         self.interval = interval
         self.publish = publish
+        self.record = record
         self._wake = threading.Lock()  # released: there is a request
         self._wake.acquire()
         self._stopping = False
@@ -178,7 +183,10 @@ class Sampler:
         for lane in self.lanes:
             lane.start(tick)
         for lane in self.lanes:
-            self.publish(lane.name, lane.read(tick))
+            snapshot = lane.read(tick)
+            self.publish(lane.name, snapshot)
+            if tick and self.record is not None:
+                self.record(snapshot)
 
     def _run(self) -> None:
         due = time.monotonic()

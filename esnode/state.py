@@ -22,14 +22,14 @@ def state_directory(environ: Mapping[str, str]) -> Path:
     elif base.startswith("/"):
         path = Path(base, "esnode")
     else:
-        path = _home(environ) / ".local/state/esnode"
+        path = home(environ) / ".local/state/esnode"
     if "\0" in str(path):
         raise OSError(f"{str(path)!r} is no path")
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
 
-def _home(environ: Mapping[str, str]) -> Path:
+def home(environ: Mapping[str, str]) -> Path:
     """The user's home directory; services and containers may have no $HOME."""
     home = environ.get("HOME", "")
     if not home.startswith("/"):

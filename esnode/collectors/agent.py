@@ -31,6 +31,22 @@ CPU = counter("esnode_agent_cpu_seconds_total", "CPU time of the agent.")
 RELOADS = counter("esnode_agent_config_reloads_total", "Reloads of the configuration.")
 RESIDENT = gauge("esnode_agent_resident_memory_bytes", "Memory of the agent.")
 SERIES = gauge("esnode_agent_series", "Series of the last full page.")
+TSDB_SAMPLES = counter("esnode_agent_tsdb_samples_total", "Samples written to the local history.")
+TSDB_DROPPED = counter(
+    "esnode_agent_tsdb_dropped_samples_total", "Samples that the local history had no room for."
+)
+TSDB_ERRORS = counter(
+    "esnode_agent_tsdb_errors_total", "Failed writes of the local history, and damage found in it."
+)
+TSDB_BYTES = gauge("esnode_agent_tsdb_bytes", "Size of the local history.")
+TSDB_BLOCKS = gauge("esnode_agent_tsdb_blocks", "Blocks of the local history.")
+TSDB_FLUSH = gauge(
+    "esnode_agent_tsdb_flush_duration_seconds", "Time of the local history's last flush."
+)
+TSDB_OLDEST = gauge(
+    "esnode_agent_tsdb_oldest_timestamp_seconds",
+    "Unix time of the oldest sample in the local history.",
+)
 
 
 class Row(NamedTuple):
@@ -59,6 +75,13 @@ class Agent(Collector):
         RELOADS,
         RESIDENT,
         SERIES,
+        TSDB_SAMPLES,
+        TSDB_DROPPED,
+        TSDB_ERRORS,
+        TSDB_BYTES,
+        TSDB_BLOCKS,
+        TSDB_FLUSH,
+        TSDB_OLDEST,
     )
 
     def __init__(self, host: Host, config: Config, rows: Iterable[Row]) -> None:

@@ -1,0 +1,119 @@
+"""An open block: lines appended to a file, and what a crash leaves of them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from .._fast.jsonl import Scan
+from . import index
+from .layout import FILES, INDEX, NEW, OPEN, SEALED, name
+
+#: Bytes that are scanned at once.
+CHUNK = 1 << 20
+
+
+class Open:
+    """The block of one window, to append to. All methods raise OSError."""
+
+    def __init__(self, path: Path, start: int) -> None:
+        self.start = start
+        self.path = path / name(start)
+        fresh = not self.path.exists()
+        self.path.mkdir(mode=0o700, exist_ok=True)
+        if fresh:
+            index.sync_directory(path)
+        file = self.path / OPEN
+        fresh = not file.exists()
+        self.file = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            if fresh:
+                index.sync_directory(self.path)
+            self.size = os.fstat(self.file).st_size
+        except OSError:
+            self.close()
+            raise
+        self.scan = Scan()
+
+    def close(self) -> None:
+        os.close(self.file)
+
+    def append(self, texts: Iterable[bytes]) -> None:
+        """Adds texts of whole lines, so that they last. They are all there, or none of them."""
+        found = os.fstat(self.file)
+        if not found.st_nlink:
+            raise FileNotFoundError(errno.ENOENT, "was removed", str(self.path / OPEN))
+        if found.st_size != self.size:  # a write failed, and then it could not be undone
+            os.ftruncate(self.file, self.size)
+        size = self.size
+        try:
+            for text in texts:
+                left = memoryview(text)
+                while left:
+                    written = os.write(self.file, left)
+                    size += written
+                    left = left[written:]
+            os.fdatasync(self.file)
+        except BaseException:
+            # What a failed sync left in the page cache may never reach the disk: written anew.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self.file, self.size)
+            raise
+        self.size = size
+
+    def describe(self) -> None:
+        """Writes the index, for what has been appended up to now."""
+        before = self.scan.end
+        while self.scan.end < self.size:
+            data = os.pread(self.file, min(CHUNK, self.size - self.scan.end), self.scan.end)
+            if not self.scan.feed(data):
+                break
+        if self.scan.end > before or not (self.path / INDEX).exists():
+            index.write(self.path, index.describe(self.start, self.scan))
+
+
+def recover(path: Path, start: int) -> int:
+    """Puts the block of a window in order after a crash; the bytes that were cut off it.
+
+    Files that were being written go; so does a last line that has no end, and a directory in which
+    there is nothing. Raises OSError.
+    """
+    block = path / name(start)
+    for each in FILES:
+        if each.endswith(NEW):
+            (block / each).unlink(missing_ok=True)
+    cut = 0
+    samples = block / OPEN
+    if samples.exists():
+        descriptor = os.open(samples, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            size = os.fstat(descriptor).st_size
+            end = last_line(descriptor, size)
+            cut = size - end
+            if cut:
+                os.ftruncate(descriptor, end)
+                os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        if not end:
+            samples.unlink()
+    if not samples.exists() and not (block / SEALED).exists():
+        (block / INDEX).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something is there that is not ours
+            block.rmdir()
+    return cut
+
+
+def last_line(descriptor: int, size: int) -> int:
+    """The offset behind the last newline of a file."""
+    end = size
+    while end:
+        start = max(0, end - CHUNK)
+        at = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if at >= 0:
+            return start + at + 1
+        end = start
+    return 0

@@ -1,0 +1,117 @@
+"""A block's index: what is in it and, once it is sealed, where."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from .._fast.jsonl import Scan, series_hash
+from .layout import INDEX, NEW, WINDOW, metric_name
+
+VERSION = 1
+
+
+class Frame(NamedTuple):
+    """A zstd frame of a sealed file: where it is, and its length once decompressed."""
+
+    offset: int
+    length: int
+    text: int
+
+
+class Family(msgspec.Struct):
+    """A metric in a block. Its lines are in ``frames[first]`` up to ``frames[end - 1]``."""
+
+    samples: int = 0
+    series: int = 0
+    frames: tuple[int, int] | None = None
+
+
+class Index(msgspec.Struct, omit_defaults=True):
+    """``index.json``. Times are in milliseconds.
+
+    bytes: the length of the file of samples that it describes; of an open block, which may have
+    grown since, up to where. labels: the metric objects by their hash in 16 hexadecimal digits.
+    """
+
+    version: int
+    start: int
+    end: int
+    sealed: bool
+    bytes: int
+    samples: int
+    series: int
+    min_time: int | None = None
+    max_time: int | None = None
+    metrics: dict[str, Family] = {}
+    labels: dict[str, msgspec.Raw] = {}
+    frames: list[Frame] = []
+
+
+def describe(start: int, scan: Scan) -> Index:
+    """The index of an open block whose text was scanned."""
+    index = Index(
+        version=VERSION,
+        start=start,
+        end=start + WINDOW,
+        sealed=False,
+        bytes=scan.end,
+        samples=scan.samples,
+        series=0,
+        min_time=scan.low if scan.lines else None,
+        max_time=scan.high if scan.lines else None,
+    )
+    enter(index, ((found[0], found[1]) for found in scan.summary() if found))
+    return index
+
+
+def enter(index: Index, series: Iterable[tuple[bytes, int]]) -> None:
+    """Adds series, each by its metric object, with how many samples they have."""
+    for metric, samples in series:
+        family = index.metrics.setdefault(metric_name(metric), Family())
+        family.samples += samples
+        family.series += 1
+        index.series += 1
+        index.labels[f"{series_hash(metric):016x}"] = msgspec.Raw(metric)
+
+
+def write(block: Path, index: Index) -> None:
+    """Replaces a block's index. Raises OSError."""
+    replace(block / INDEX, msgspec.json.encode(index))
+
+
+def read(block: Path) -> Index | None:
+    """A block's index; None where there is none that can be read."""
+    try:
+        index = msgspec.json.decode((block / INDEX).read_bytes(), type=Index)
+    except (OSError, ValueError):
+        return None
+    return index if index.version == VERSION else None
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Writes a file aside, syncs it and gives it its name. Raises OSError."""
+    aside = path.with_name(path.name + NEW)
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fdatasync(file.fileno())
+        aside.rename(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Makes what was created and renamed in a directory last."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,342 @@
+"""Records every tick's snapshots: a queue in memory, and a thread that writes it to the blocks.
+
+Whoever samples only puts a reference to an immutable snapshot into the queue. All that may take
+long, rendering and the disk, is done by the recorder's own thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from .._fast.jsonl import render
+from .._fast.table import Snapshot
+from . import block, retention
+from .layout import LOCK, metric_object, name, starts, window
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two flushes, and between two writings of an open block's index.
+FLUSH = 30.0
+INDEX = 300.0
+#: Bytes of snapshots that are held while the disk does not take them.
+QUEUE = 32 << 20
+#: Bytes that a snapshot takes besides its values.
+SNAPSHOT = 128
+#: Different messages that are logged.
+MESSAGES = 100
+#: Seconds that the last flush may take at the end.
+PATIENCE = 10.0
+
+Run = list[Snapshot]
+
+
+class Locked(Exception):  # noqa: N818  # says what is the case
+    """Another agent records to this path; the text says which path."""
+
+
+class Recorder:
+    """Records to a path. Any thread may call it; ``start`` comes first.
+
+    samples, dropped: how many were written, and how many never will be. errors: failed flushes and
+    damage that was found. seconds: how long the last flush took. bytes, blocks: what is on the
+    disk. oldest: the Unix time of its first sample. NaN: not known, or there is none.
+
+    retention: seconds; budget: bytes that the files may have together; flush: seconds between two
+    flushes; queue: bytes of snapshots to hold; clock: Unix time.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        retention: float = 48 * 3600,
+        budget: int = 2048 << 20,
+        flush: float | None = None,
+        queue: int = QUEUE,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.path = path
+        self.retention = retention
+        self.budget = budget
+        self.interval = FLUSH if flush is None else flush
+        self.room = queue
+        self.clock = clock
+        self.samples = 0
+        self.dropped = 0
+        self.errors = 0
+        self.seconds = math.nan
+        self.bytes = math.nan
+        self.blocks = math.nan
+        self.oldest = math.nan
+        self._queue: deque[Snapshot] = deque()
+        self._flight: Sequence[Snapshot] = ()
+        self._size = 0
+        self._window: int | None = None
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._wanted = 0
+        self._done = 0
+        self._stopping = False
+        self._held: int | None = None
+        self._ready = False
+        self._open: dict[int, block.Open] = {}
+        self._described = time.monotonic()
+        self._logged: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name="tsdb", daemon=True)
+
+    # What others call.
+
+    def start(self) -> None:
+        """Takes the path and starts. Raises Locked; a path that cannot be written is tried again
+        with every flush."""
+        try:
+            self._take()
+        except OSError as error:
+            self._fault(error)
+        self._thread.start()
+
+    def add(self, snapshot: Snapshot) -> None:
+        """Takes a tick's snapshot; the oldest ones are dropped where there is no room for it."""
+        if not snapshot.present:
+            return
+        start = window(snapshot.unix_ms)
+        with self._lock:
+            self._queue.append(snapshot)
+            self._size += cost(snapshot)
+            while self._size > self.room and self._queue:
+                oldest = self._queue.popleft()
+                self._size -= cost(oldest)
+                self.dropped += oldest.present
+            if self._window is not None and start != self._window:  # a block has ended
+                self._wanted += 1
+                self._wake.notify_all()
+            self._window = start
+
+    def flush(self, timeout: float = PATIENCE) -> bool:
+        """Writes what is in the queue now; whether that was done in time."""
+        with self._lock:
+            self._wanted += 1
+            goal = self._wanted
+            self._wake.notify_all()
+            return self._wake.wait_for(lambda: self._done >= goal, timeout) and not self._queue
+
+    def pending(self) -> dict[int, bytes]:
+        """What is not written yet as lines, by the start of their window. To be asked for before
+        the blocks are read, so that nothing is missed that is written in between."""
+        with self._lock:
+            snapshots = [*self._flight, *self._queue]
+        return {
+            start: b"".join(text for run in runs for text, _ in texts(run))
+            for start, runs in by_window(snapshots).items()
+        }
+
+    def stop(self, timeout: float = PATIENCE) -> None:
+        """Writes what there is, and ends."""
+        with self._lock:
+            self._stopping = True
+            self._wake.notify_all()
+        self._thread.join(timeout)
+        if self._thread.is_alive() or self._queue:
+            log.error("%s: the newest samples could not be written", self.path)
+
+    # What its thread does.
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while True:
+            with self._lock:
+                wanted, stopping = self._wanted, self._stopping
+            self._step()
+            with self._lock:
+                self._done = wanted
+                self._wake.notify_all()
+                if stopping:
+                    break
+                due += self.interval
+                now = time.monotonic()
+                if due <= now:
+                    due = now + self.interval
+                self._wake.wait_for(self._called, due - now)
+        for each in self._open.values():
+            each.close()
+        if self._held is not None:
+            os.close(self._held)
+
+    def _called(self) -> bool:
+        """Whether somebody has asked for a flush, or the end. The lock is held."""
+        return self._stopping or self._wanted > self._done
+
+    def _step(self) -> None:
+        """Writes the queue, and does what else is due; nothing that fails ends the thread."""
+        started = time.monotonic()
+        try:
+            self._take()
+            self._recover()
+            self._prune()
+            self._write()
+            self.seconds = time.monotonic() - started
+            self._describe()
+            self._measure()
+        except (OSError, Locked) as error:
+            self._fault(error)
+        except Exception:
+            self.errors += 1
+            log.exception("%s", self.path)
+
+    def _take(self) -> None:
+        """Makes the directory and locks it, unless that is done. Raises OSError, Locked."""
+        if self._held is not None:
+            return
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        held = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(held)
+            if error.errno == errno.EWOULDBLOCK:
+                raise Locked(f"{self.path}: another agent keeps its history there") from None
+            raise
+        self._held = held
+
+    def _recover(self) -> None:
+        """Puts the blocks in order that an agent before us has left."""
+        if self._ready:
+            return
+        for start in starts(self.path):
+            cut = block.recover(self.path, start)
+            if cut:
+                self._damage(f"{self.path}: a last line without its end, {cut} bytes, was cut off")
+        self._ready = True
+
+    def _prune(self) -> None:
+        """Makes room: for what is too old and what is too much, the oldest block goes first."""
+        now = self.clock()
+        current = window(int(now * 1000))
+        for start in retention.expired(self.path, now, self.retention):
+            self._remove(start)
+        found = retention.sizes(self.path)
+        for start in retention.excess(found, self.budget, current):
+            self._remove(start)
+            del found[start]
+        # Alone, it is cut before it is as big as the budget: the copy has to fit in beside it.
+        if found.keys() == {current} and found[current] > self.budget * 2 // 3:
+            self._close(current)
+            retention.trim(self.path, current, self.budget // 3)
+
+    def _remove(self, start: int) -> None:
+        self._close(start)
+        retention.remove(self.path, start)
+        log.info("%s: removed, for its age or the budget", self.path / name(start))
+
+    def _measure(self) -> None:
+        """Takes the figures of what is on the disk."""
+        found = retention.sizes(self.path)
+        self.bytes = sum(found.values())
+        self.blocks = len(found)
+        first = next(iter(found), None)
+        oldest = None if first is None else retention.oldest(self.path, first)
+        self.oldest = math.nan if oldest is None else oldest
+
+    def _write(self) -> None:
+        """Writes the queue; what cannot be written goes back to it. Raises OSError."""
+        with self._lock:
+            self._flight = list(self._queue)
+            self._queue.clear()
+        left = by_window(self._flight)
+        try:
+            for start in list(left):
+                written = 0
+
+                def render_all(runs: Iterable[Run] = left[start]) -> Iterator[bytes]:
+                    nonlocal written
+                    for run in runs:
+                        for text, samples in texts(run):
+                            written += samples
+                            yield text
+
+                try:
+                    self._block(start).append(render_all())
+                except OSError:
+                    self._close(start)
+                    raise
+                del left[start]
+                self.samples += written
+        finally:
+            kept = {id(snapshot) for runs in left.values() for run in runs for snapshot in run}
+            with self._lock:
+                self._queue.extendleft(
+                    snapshot for snapshot in reversed(self._flight) if id(snapshot) in kept
+                )
+                self._flight = ()
+                self._size = sum(map(cost, self._queue))
+
+    def _block(self, start: int) -> block.Open:
+        """The block of a window, to append to; that of another window stays open for its index."""
+        found = self._open.get(start)
+        if found is None:
+            found = self._open[start] = block.Open(self.path, start)
+        return found
+
+    def _close(self, start: int) -> None:
+        """Lets go of a block."""
+        found = self._open.pop(start, None)
+        if found is not None:
+            found.close()
+
+    def _describe(self) -> None:
+        """Writes the indexes of the open blocks where that is due."""
+        now = time.monotonic()
+        if now - self._described >= INDEX:
+            self._described = now
+            for each in self._open.values():
+                each.describe()
+
+    def _damage(self, message: str) -> None:
+        """Counts and logs what a crash or the disk has spoilt."""
+        self.errors += 1
+        log.warning("%s", message)
+
+    def _fault(self, error: Exception) -> None:
+        """Counts a failure; logs it unless it was logged before."""
+        self.errors += 1
+        message = f"{self.path}: the history cannot be written: {error}"
+        if message not in self._logged and len(self._logged) < MESSAGES:
+            self._logged.add(message)
+            log.error("%s", message)
+
+
+def cost(snapshot: Snapshot) -> int:
+    """The memory that a snapshot takes, in bytes."""
+    return 8 * len(snapshot) + SNAPSHOT
+
+
+def by_window(snapshots: Iterable[Snapshot]) -> dict[int, list[Run]]:
+    """Runs of snapshots that can be rendered together, by the start of their window: of one layout,
+    each later than the one before it."""
+    runs: dict[int, list[Run]] = {}
+    last: dict[tuple[int, int], Run] = {}
+    for snapshot in snapshots:
+        start = window(snapshot.unix_ms)
+        key = start, id(snapshot.layout)
+        run = last.get(key)
+        if run is None or run[-1].unix_ms >= snapshot.unix_ms:
+            run = last[key] = []
+            runs.setdefault(start, []).append(run)
+        run.append(snapshot)
+    return runs
+
+
+def texts(run: Run) -> Iterator[tuple[bytes, int]]:
+    """A run's lines, in texts of bounded size, each with how many samples are in it."""
+    row = 0
+    while row < len(run[0]):
+        text, row, samples = render(run, metric_object, row)
+        yield text, samples

@@ -1,0 +1,13 @@
+"""The agent as `esnode-core` starts it, but one that writes its history all the time."""
+
+from __future__ import annotations
+
+import sys
+
+from esnode.__main__ import main
+from esnode.tsdb import recorder
+
+recorder.FLUSH = 0.2
+
+if __name__ == "__main__":
+    sys.exit(main())
