@@ -173,6 +173,7 @@ def test_the_page_of_this_machine_has_every_family_that_any_machine_has() -> Non
         ),
         *("esnode_network_speed", "esnode_node_power", "esnode_node_energy"),
         *("esnode_gpu", "esnode_mig", "esnode_nvswitch", "esnode_agent_nvml"),
+        "esnode_agent_tsdb",
     )
     assert {name for name in expected - found if not name.startswith(sometimes)} == set()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,18 +64,21 @@ def describe(start: int, scan: Scan) -> Index:
         min_time=scan.low if scan.lines else None,
         max_time=scan.high if scan.lines else None,
     )
-    enter(index, ((found[0], found[1]) for found in scan.summary() if found))
+    for found in scan.summary():
+        if found:
+            enter(index, found[0], found[1], True)
     return index
 
 
-def enter(index: Index, series: Iterable[tuple[bytes, int]]) -> None:
-    """Adds series, each by its metric object, with how many samples they have."""
-    for metric, samples in series:
-        family = index.metrics.setdefault(metric_name(metric), Family())
-        family.samples += samples
+def enter(index: Index, metric: bytes, samples: int, fresh: bool) -> Family:
+    """Counts samples of a series, by its metric object; ``fresh``: the first ones. Its metric."""
+    family = index.metrics.setdefault(metric_name(metric), Family())
+    family.samples += samples
+    if fresh:
         family.series += 1
         index.series += 1
         index.labels[f"{series_hash(metric):016x}"] = msgspec.Raw(metric)
+    return family
 
 
 def write(block: Path, index: Index) -> None:

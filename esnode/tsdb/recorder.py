@@ -14,13 +14,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .._fast.jsonl import render
 from .._fast.table import Snapshot
-from . import block, retention
-from .layout import LOCK, metric_object, name, starts, window
+from . import block, retention, seal
+from .layout import LOCK, OPEN, metric_object, name, starts, window
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +31,16 @@ INDEX = 300.0
 QUEUE = 32 << 20
 #: Bytes that a snapshot takes besides its values.
 SNAPSHOT = 128
+#: A sealed block is at least so many times smaller than before; a tenth in practice.
+SHRINKS = 6
 #: Different messages that are logged.
 MESSAGES = 100
 #: Seconds that the last flush may take at the end.
 PATIENCE = 10.0
 
 Run = list[Snapshot]
+#: A block, and what is being done with it step by step.
+Job = tuple[int, Generator[int, None, None]]
 
 
 class Locked(Exception):  # noqa: N818  # says what is the case
@@ -88,6 +92,11 @@ class Recorder:
         self._held: int | None = None
         self._ready = False
         self._open: dict[int, block.Open] = {}
+        #: The windows that the last flush wrote to.
+        self._recent: set[int] = set()
+        #: Blocks whose index was not looked at since the start.
+        self._unchecked: set[int] = set()
+        self._job: Job | None = None
         self._described = time.monotonic()
         self._logged: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="tsdb", daemon=True)
@@ -160,11 +169,13 @@ class Recorder:
                 self._wake.notify_all()
                 if stopping:
                     break
-                due += self.interval
-                now = time.monotonic()
-                if due <= now:
-                    due = now + self.interval
-                self._wake.wait_for(self._called, due - now)
+            due += self.interval
+            if due <= time.monotonic():
+                due = time.monotonic() + self.interval
+            self._tidy(due)
+            with self._lock:
+                self._wake.wait_for(self._called, due - time.monotonic())
+        self._abandon()
         for each in self._open.values():
             each.close()
         if self._held is not None:
@@ -214,6 +225,7 @@ class Recorder:
             cut = block.recover(self.path, start)
             if cut:
                 self._damage(f"{self.path}: a last line without its end, {cut} bytes, was cut off")
+            self._unchecked.add(start)
         self._ready = True
 
     def _prune(self) -> None:
@@ -223,7 +235,10 @@ class Recorder:
         for start in retention.expired(self.path, now, self.retention):
             self._remove(start)
         found = retention.sizes(self.path)
-        for start in retention.excess(found, self.budget, current):
+        room = self.budget
+        if self._job:  # what it writes has to fit in, too
+            room -= found.get(self._job[0], 0) // SHRINKS
+        for start in retention.excess(found, room, current):
             self._remove(start)
             del found[start]
         # Alone, it is cut before it is as big as the budget: the copy has to fit in beside it.
@@ -232,9 +247,64 @@ class Recorder:
             retention.trim(self.path, current, self.budget // 3)
 
     def _remove(self, start: int) -> None:
+        self._abandon(start)
         self._close(start)
         retention.remove(self.path, start)
         log.info("%s: removed, for its age or the budget", self.path / name(start))
+
+    def _tidy(self, due: float) -> None:
+        """Seals what is finished, until a flush is due; half of the time it rests."""
+        if not self._ready:
+            return
+        try:
+            while job := self._job or self._next():
+                started = time.monotonic()
+                try:
+                    next(job[1])
+                except StopIteration:
+                    self._job = None
+                    self._measure()
+                spent = time.monotonic() - started
+                with self._lock:
+                    if self._wake.wait_for(self._called, min(spent, due - started)):
+                        return
+                if time.monotonic() >= due:
+                    return
+        except OSError as error:
+            self._abandon()
+            self._fault(error)
+        except Exception:
+            self._abandon()
+            self.errors += 1
+            log.exception("%s", self.path)
+
+    def _next(self) -> Job | None:
+        """Takes up the next job, if there is one. A block is finished when its window is not
+        that of the clock and the last flush did not write to it."""
+        current = window(int(self.clock() * 1000))
+        for start in starts(self.path):
+            if start == current or start in self._recent:
+                continue
+            directory = self.path / name(start)
+            if (directory / OPEN).exists():
+                self._close(start)
+                self._job = start, seal.seal(self.path, start, self._report)
+                return self._job
+            if start in self._unchecked:
+                self._unchecked.discard(start)
+                if not seal.matches(directory):
+                    self._job = start, seal.rebuild(self.path, start, self._report)
+                    return self._job
+        return None
+
+    def _abandon(self, start: int | None = None) -> None:
+        """Gives up the job, or the job on one block."""
+        if self._job and start in (None, self._job[0]):
+            self._job[1].close()
+            self._job = None
+
+    def _report(self, path: Path, text: str) -> None:
+        self._damage(f"{path}: {text}")
 
     def _measure(self) -> None:
         """Takes the figures of what is on the disk."""
@@ -251,6 +321,7 @@ class Recorder:
             self._flight = list(self._queue)
             self._queue.clear()
         left = by_window(self._flight)
+        self._recent = set(left)
         try:
             for start in list(left):
                 written = 0
@@ -280,6 +351,7 @@ class Recorder:
 
     def _block(self, start: int) -> block.Open:
         """The block of a window, to append to; that of another window stays open for its index."""
+        self._abandon(start)
         found = self._open.get(start)
         if found is None:
             found = self._open[start] = block.Open(self.path, start)

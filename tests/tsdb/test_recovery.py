@@ -1,0 +1,180 @@
+"""What a crash or the disk leaves of an open block: the whole lines, and a word about the rest."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from esnode.tsdb import retention
+from esnode.tsdb.block import recover
+from esnode.tsdb.layout import INDEX, NEW, OPEN, SEALED, WINDOW, name
+from esnode.tsdb.reader import Block, blocks
+from esnode.tsdb.recorder import Recorder
+from esnode.tsdb.verify import verify
+from tests.tsdb.history import START, Sample, held, many, parse, samples
+
+TIME = START / 1000
+
+
+def record(path: Path, *stamps: int, rows: int = 3) -> list[Sample]:
+    """One flush of ticks at some times after the start of the window."""
+    recorder = Recorder(path, flush=3600, clock=lambda: TIME)
+    recorder.start()
+    assert recorder.flush()
+    ticks = [many(rows).tick(START + stamp, range(rows)) for stamp in stamps]
+    for tick in ticks:
+        recorder.add(tick)
+    recorder.stop()
+    assert recorder.samples == len(stamps) * rows
+    return [sample for tick in ticks for sample in samples(tick)]
+
+
+def test_a_flush_cut_at_every_byte(tmp_path: Path) -> None:
+    """The lines that are whole are there, with what was flushed before and comes after."""
+    before = record(tmp_path, 0)
+    file = tmp_path / name(START) / OPEN
+    kept = len(file.read_bytes())
+    record(tmp_path, 1, 2)
+    text = file.read_bytes()
+    for end in range(kept, len(text) + 1):
+        file.write_bytes(text[:end])
+        whole = text[: text.rfind(b"\n", 0, end) + 1]
+        wanted = [sample for line in whole.splitlines() for sample in parse(line)]
+        assert set(before) <= set(wanted)
+        assert sorted(held(tmp_path)) == sorted(wanted)
+        assert list(verify(tmp_path)) == []
+        assert recover(tmp_path, START) == end - len(whole)
+        assert file.read_bytes() == whole
+
+
+def test_a_restart_goes_on_behind_a_torn_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = record(tmp_path, 0)
+    file = tmp_path / name(START) / OPEN
+    with file.open("ab") as torn:
+        torn.write(b'{"metric":{"__na' + bytes(5000))  # zeros: a page that was not written
+    with caplog.at_level(logging.WARNING):
+        wanted += record(tmp_path, 1)
+    assert "5016 bytes" in caplog.text
+    assert sorted(held(tmp_path)) == sorted(wanted)
+
+
+def test_damage_in_the_middle_costs_its_line(tmp_path: Path) -> None:
+    wanted = record(tmp_path, 0, 1, rows=5)
+    file = tmp_path / name(START) / OPEN
+    text = file.read_bytes()
+    for at in range(0, len(text), 7):
+        spoilt = bytearray(text)
+        spoilt[at] ^= 16
+        file.write_bytes(spoilt)
+        left = held(tmp_path)
+        assert set(left) <= set(wanted)
+        # A flipped newline makes one line of two.
+        assert len(wanted) - len(left) == (4 if text[at] == 10 and at < len(text) - 1 else 2)
+        assert at == len(text) - 1 or len(list(verify(tmp_path))) == 1
+
+
+def test_what_was_being_written_goes_and_what_is_not_ours_stays(tmp_path: Path) -> None:
+    block = tmp_path / name(START)
+    block.mkdir()
+    for each in (OPEN + NEW, SEALED + NEW, INDEX + NEW, INDEX, "notes.txt"):
+        (block / each).write_bytes(b"?")
+    (block / OPEN).write_bytes(b"torn")
+    assert recover(tmp_path, START) == 4
+    assert [file.name for file in block.iterdir()] == ["notes.txt"]
+    (block / "notes.txt").unlink()
+    recover(tmp_path, START)
+    assert not block.exists()
+
+
+def test_directories_that_are_no_blocks(tmp_path: Path) -> None:
+    for each in ("1-2", f"{START}-{START}", f"{START + 1}-{START + WINDOW + 1}", "x", "-"):
+        (tmp_path / each).mkdir()
+    (tmp_path / name(0)).touch()
+    (tmp_path / name(WINDOW)).symlink_to(tmp_path / "x")
+    assert blocks(tmp_path) == []
+    assert blocks(tmp_path / "nothing") == []
+
+
+def test_the_index_of_an_open_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esnode.tsdb.recorder.INDEX", 0)
+    recorder = Recorder(tmp_path, flush=3600, clock=lambda: TIME)
+    recorder.start()
+    for stamp in range(3):
+        recorder.add(many(3).tick(START + stamp, [1, 2, 3]))
+        assert recorder.flush()
+    block = Block(tmp_path, START)
+    found = block.index
+    assert found is not None
+    assert not found.sealed
+    assert found.bytes == (block.path / OPEN).stat().st_size
+    assert (found.samples, found.series, found.min_time, found.max_time) == (9, 3, START, START + 2)
+    assert {key: (m.samples, m.series) for key, m in found.metrics.items()} == {
+        "load": (3, 1),
+        "heat_celsius": (6, 2),
+    }
+    recorder.stop()
+
+
+def put_block(path: Path, start: int, size: int) -> Path:
+    """A sealed block of nonsense, at the end of which stands a file that is not ours."""
+    block = path / name(start)
+    block.mkdir(parents=True)
+    (block / SEALED).write_bytes(bytes(size))
+    return block
+
+
+def test_blocks_that_are_too_old_go(tmp_path: Path) -> None:
+    old = put_block(tmp_path, START - 3 * WINDOW, 10)
+    (old / "notes.txt").touch()
+    last = put_block(tmp_path, START - 2 * WINDOW, 10)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    recorder = Recorder(tmp_path, retention=7200, flush=3600, clock=lambda: TIME + 1)
+    recorder.start()
+    assert recorder.flush()
+    recorder.stop()
+    assert [file.name for file in old.iterdir()] == ["notes.txt"]
+    assert not last.exists()
+    assert foreign.exists()
+
+
+def test_the_oldest_blocks_go_for_the_budget(tmp_path: Path) -> None:
+    olds = [put_block(tmp_path, START - number * WINDOW, 1000) for number in range(9, 0, -1)]
+    recorder = Recorder(tmp_path, budget=5000, flush=3600, clock=lambda: TIME)
+    recorder.start()
+    recorder.add(many(2).tick(START, [1, 2]))
+    assert recorder.flush()
+    assert recorder.flush()
+    recorder.stop()
+    assert [old.exists() for old in olds] == [False] * 5 + [True] * 4
+    assert recorder.bytes <= 5000
+    assert list(retention.sizes(tmp_path)) == [START - n * WINDOW for n in range(4, -1, -1)]
+
+
+def test_a_budget_too_small_for_one_block_trims_within_it(tmp_path: Path) -> None:
+    budget = 60_000
+    source = many(20)
+    recorder = Recorder(tmp_path, budget=budget, flush=3600, clock=lambda: TIME)
+    recorder.start()
+    wanted: list[Sample] = []
+    flushed = 0
+    for stamp in range(200):
+        tick = source.tick(START + stamp, range(20))
+        recorder.add(tick)
+        assert recorder.flush()
+        wanted += samples(tick)
+        flushed = max(flushed, len(wanted))
+        used = sum(file.stat().st_size for file in (tmp_path / name(START)).iterdir())
+        assert used <= budget + 3000
+    recorder.stop()
+    left = held(tmp_path)
+    assert len(left) > len(wanted) / 20
+    stamps = sorted({stamp for _, stamp, _ in left})
+    # The newest, without a hole; of the first tick that is left some lines may be gone.
+    assert stamps == list(range(stamps[0], START + 200))
+    assert {s for s in left if s[1] > stamps[0]} == {s for s in wanted if s[1] > stamps[0]}
+    assert recorder.errors == 0
