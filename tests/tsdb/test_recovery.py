@@ -23,7 +23,8 @@ def record(path: Path, *stamps: int, rows: int = 3) -> list[Sample]:
     recorder = Recorder(path, flush=3600, clock=lambda: TIME)
     recorder.start()
     assert recorder.flush()
-    ticks = [many(rows).tick(START + stamp, range(rows)) for stamp in stamps]
+    source = many(rows)
+    ticks = [source.tick(START + stamp, range(rows)) for stamp in stamps]
     for tick in ticks:
         recorder.add(tick)
     recorder.stop()
