@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import zstandard
 
@@ -52,13 +53,11 @@ class Stream:
             kind = kinds[number % len(kinds)]
             make = counter if kind == "counter" else gauge
             suffix = "_total" if kind == "counter" else ""
-            metric = make(
-                f"esnode_gpu_{kind}_{number}{suffix}", "A metric.", ("gpu", "uuid", "pci_bus_id")
-            )
+            metric = make(f"esnode_gpu_{kind}_{number}{suffix}", "A metric.", ("gpu", "uuid"))
             self.metrics.append(metric)
             for gpu in range(SERIES // METRICS):
-                uuid = f"GPU-{random.Random(gpu).getrandbits(128):032x}"
-                rows.append((metric, (str(gpu), uuid, f"00000000:{gpu:02X}:00.0")))
+                uuid = UUID(int=random.Random(gpu).getrandbits(128))
+                rows.append((metric, (str(gpu), f"GPU-{uuid}")))
                 slot = len(rows) - 1
                 if kind == "constant":
                     self.constants.append((slot, float(chance.choice([0, 1, 80, 700, 1980000]))))

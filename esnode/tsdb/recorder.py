@@ -207,7 +207,8 @@ class Recorder:
         if self._held is not None:
             return
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        held = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Not for writing: that would be in the way of who makes the file system read-only.
+        held = os.open(self.path / LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

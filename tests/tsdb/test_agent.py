@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-import tests.running
 from esnode.tsdb.layout import OPEN
 from tests.running import Agent, run, wait_for
 from tests.tsdb.history import Sample, held, parse
 
 QUICK = ("--scrape-interval", "100ms", "--enable-local-tsdb", "--local-tsdb-path")
-#: The agent that flushes five times a second.
-RESTLESS = "tests.tsdb.restless"
 KILLS = 300 if os.environ.get("ESNODE_SOAK") else 20
 
 
@@ -67,12 +63,9 @@ def raw(path: Path) -> set[Sample]:
     return found
 
 
-def test_killed_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("restless")
+def test_killed_at_any_moment(tmp_path: Path) -> None:
     """What was written is there after kill -9 and a restart, once, and each kill adds to it."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(tests.__file__).parent.parent))
-    monkeypatch.setattr(
-        tests.running, "command", lambda *flags: [sys.executable, "-m", RESTLESS, *flags]
-    )
     chance = random.Random(5)
     written: set[Sample] = set()
     for _ in range(KILLS):
