@@ -32,7 +32,8 @@ class Open:
         try:
             if fresh:
                 index.sync_directory(self.path)
-            self.size = os.fstat(self.file).st_size
+            # Behind it stands at most a line that was torn: it goes with the first append.
+            self.size = last_line(self.file, os.fstat(self.file).st_size)
         except OSError:
             self.close()
             raise
@@ -46,7 +47,7 @@ class Open:
         found = os.fstat(self.file)
         if not found.st_nlink:
             raise FileNotFoundError(errno.ENOENT, "was removed", str(self.path / OPEN))
-        if found.st_size != self.size:  # a write failed, and then it could not be undone
+        if found.st_size != self.size:  # a torn line, or a failed write that was not undone
             os.ftruncate(self.file, self.size)
         size = self.size
         try:

@@ -23,7 +23,7 @@ from .index import Frame, Index
 from .layout import OPEN, SEALED, WINDOW, metric_name, name, starts
 
 #: Bytes of lines that are gathered at once.
-GROUP = 4 << 20
+GROUP = 2 << 20
 #: Bytes that are read at once of a file that is scanned.
 CHUNK = 1 << 20
 #: The text of a frame is smaller than this, however damaged its header is.

@@ -37,6 +37,8 @@ SHRINKS = 6
 MESSAGES = 100
 #: Seconds that the last flush may take at the end.
 PATIENCE = 10.0
+#: Seconds until what could not be sealed is tried again.
+PAUSE = 300.0
 
 Run = list[Snapshot]
 #: A block, and what is being done with it step by step.
@@ -97,6 +99,9 @@ class Recorder:
         #: Blocks whose index was not looked at since the start.
         self._unchecked: set[int] = set()
         self._job: Job | None = None
+        self._pause = 0.0
+        #: Whether the last flush wrote all that there was.
+        self._good = False
         self._described = time.monotonic()
         self._logged: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="tsdb", daemon=True)
@@ -135,7 +140,7 @@ class Recorder:
             self._wanted += 1
             goal = self._wanted
             self._wake.notify_all()
-            return self._wake.wait_for(lambda: self._done >= goal, timeout) and not self._queue
+            return self._wake.wait_for(lambda: self._done >= goal, timeout) and self._good
 
     def pending(self) -> dict[int, bytes]:
         """What is not written yet as lines, by the start of their window. To be asked for before
@@ -188,19 +193,18 @@ class Recorder:
     def _step(self) -> None:
         """Writes the queue, and does what else is due; nothing that fails ends the thread."""
         started = time.monotonic()
+        self._good = False
         try:
             self._take()
             self._recover()
             self._prune()
             self._write()
+            self._good = True
             self.seconds = time.monotonic() - started
             self._describe()
             self._measure()
-        except (OSError, Locked) as error:
+        except Exception as error:
             self._fault(error)
-        except Exception:
-            self.errors += 1
-            log.exception("%s", self.path)
 
     def _take(self) -> None:
         """Makes the directory and locks it, unless that is done. Raises OSError, Locked."""
@@ -223,10 +227,15 @@ class Recorder:
         if self._ready:
             return
         for start in starts(self.path):
-            cut = block.recover(self.path, start)
-            if cut:
-                self._damage(f"{self.path}: a last line without its end, {cut} bytes, was cut off")
+            directory = self.path / name(start)
             self._unchecked.add(start)
+            try:
+                cut = block.recover(self.path, start)
+            except OSError as error:  # one block's trouble is not the others'
+                self._fault(error)
+            else:
+                if cut:
+                    self._damage(f"{directory}: a last line without its end, {cut} bytes, went")
         self._ready = True
 
     def _prune(self) -> None:
@@ -271,17 +280,16 @@ class Recorder:
                         return
                 if time.monotonic() >= due:
                     return
-        except OSError as error:
+        except Exception as error:
             self._abandon()
+            self._pause = time.monotonic() + PAUSE
             self._fault(error)
-        except Exception:
-            self._abandon()
-            self.errors += 1
-            log.exception("%s", self.path)
 
     def _next(self) -> Job | None:
         """Takes up the next job, if there is one. A block is finished when its window is not
         that of the clock and the last flush did not write to it."""
+        if time.monotonic() < self._pause:
+            return None
         current = window(int(self.clock() * 1000))
         for start in starts(self.path):
             if start == current or start in self._recent:
@@ -383,7 +391,8 @@ class Recorder:
         message = f"{self.path}: the history cannot be written: {error}"
         if message not in self._logged and len(self._logged) < MESSAGES:
             self._logged.add(message)
-            log.error("%s", message)
+            expected = isinstance(error, (OSError, Locked))
+            log.error("%s", message, exc_info=None if expected else error)
 
 
 def cost(snapshot: Snapshot) -> int:

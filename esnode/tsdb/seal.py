@@ -17,9 +17,10 @@ from . import index, reader
 from .index import VERSION, Frame, Index
 from .layout import NEW, OPEN, SEALED, WINDOW, metric_name, name
 
-#: Bytes of text after which a frame ends.
-FRAME = 512 << 10
-LEVEL = 6
+#: Bytes of text after which a frame ends. Smaller ones take more bytes, as every frame has the
+#: timestamps once, and bigger ones more memory.
+FRAME = 1 << 20
+LEVEL = 9
 
 
 def empty(start: int) -> Index:
@@ -55,8 +56,8 @@ class Writer:
         """Takes the next line; whether a frame was written before it."""
         fresh = metric != self._metric
         called = metric_name(metric) if fresh else self._name
-        # Where a big metric ends, a frame does, so that the next one is read without it.
-        full = self._size >= (FRAME // 2 if called != self._name else FRAME)
+        # A metric that begins near the end of a frame begins the next one.
+        full = self._size >= (FRAME if called == self._name else FRAME * 7 // 8)
         if full:
             self.flush()
         self._metric, self._name = metric, called

@@ -71,8 +71,9 @@ def test_a_disk_that_fills(disk: Path, recorder: Recorder) -> None:
     assert list(verify(recorder.path)) == []
 
 
-def test_sealing_on_a_full_disk(disk: Path) -> None:
+def test_sealing_on_a_full_disk(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be sealed stays as it is, and is sealed when there is room."""
+    monkeypatch.setattr("esnode.tsdb.recorder.PAUSE", 0.2)
     time = START / 1000
     recorder = Recorder(disk / "tsdb", flush=0.05, clock=lambda: time)
     recorder.start()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from esnode.tsdb import retention
-from esnode.tsdb.block import recover
+from esnode.tsdb.block import Open, recover
 from esnode.tsdb.layout import INDEX, NEW, OPEN, SEALED, WINDOW, name
 from esnode.tsdb.reader import Block, blocks
 from esnode.tsdb.recorder import Recorder
@@ -61,6 +61,19 @@ def test_a_restart_goes_on_behind_a_torn_line(
         wanted += record(tmp_path, 1)
     assert "5016 bytes" in caplog.text
     assert sorted(held(tmp_path)) == sorted(wanted)
+
+
+def test_appending_cuts_a_torn_line_by_itself(tmp_path: Path) -> None:
+    """As when it could not be cut at the start."""
+    wanted = record(tmp_path, 0)
+    file = tmp_path / name(START) / OPEN
+    good = file.read_bytes()
+    file.write_bytes(good + b"torn")
+    opened = Open(tmp_path, START)
+    opened.append([good.replace(b"\n", b"?\n"), good])
+    opened.close()
+    assert file.read_bytes() == good + good.replace(b"\n", b"?\n") + good
+    assert held(tmp_path) == wanted
 
 
 def test_damage_in_the_middle_costs_its_line(tmp_path: Path) -> None:
