@@ -25,10 +25,13 @@ cdef enum:
     SIZE_VALUES = 11
     SIZE_TIMESTAMPS = 16
     SIZE_INFINITY = 10
+    SIZE_SUM = 7
 
 cdef const char *VALUES = b',"values":['
 cdef const char *TIMESTAMPS = b'],"timestamps":['
 cdef const char *INFINITY = b'"Infinity"'
+# An open block's lines have a sum at their ends, which who reads them from the file has checked.
+cdef const char *SUM = b',"crc":'
 
 
 cdef inline bint digit(const char *at) noexcept nogil:
@@ -119,9 +122,9 @@ cdef class Writer:
             int64_t start, int64_t end):
         """Adds the samples of a line from start to end, both included; their number.
 
-        at: where the metric object ends in the line. Afterwards ``last`` is the latest timestamp
-        that was added, start - 1 where there was none. Raises ValueError for a line that is not of
-        the history's form, and adds nothing of it.
+        at: where the metric object ends in the line. Nothing from before 1970 is added. Afterwards
+        ``last`` is the latest timestamp that was added, start - 1 where there was none. Raises
+        ValueError for a line that is not of the history's form, and adds nothing of it.
         """
         cdef const char *text = line
         cdef const char *before = prefix
@@ -178,7 +181,9 @@ cdef class Writer:
         cdef char *times = NULL
         cdef Py_ssize_t count = 1, written = 0, times_at = 0, size
         cdef int64_t moment, last = start - 1
+        cdef const char *digits
         cdef const char *scan
+        cdef bint before_1970
         if end - at < SIZE_VALUES or memcmp(at, VALUES, SIZE_VALUES):
             return -1
         value = at + SIZE_VALUES
@@ -208,15 +213,18 @@ cdef class Writer:
             if value_end == NULL:
                 return -1
             time_end = time
+            before_1970 = time_end[0] == c"-"
+            time_end += before_1970
+            digits = time_end
             moment = 0
-            while time_end < end and digit(time_end) and time_end - time <= DIGITS:
+            while time_end < end and digit(time_end) and time_end - digits <= DIGITS:
                 moment = moment * 10 + (time_end[0] - c"0")
                 time_end += 1
-            if time_end == time or time_end - time > DIGITS or time_end == end:
+            if time_end == digits or time_end - digits > DIGITS or time_end == end:
                 return -1
-            if time[0] == c"0" and time_end - time > 1:
+            if digits[0] == c"0" and time_end - digits > 1:
                 return -1
-            if start <= moment <= stop:
+            if start <= moment <= stop and not before_1970:
                 written += 1
                 last = max(last, moment)
                 if self.form == JSONL:
@@ -240,7 +248,16 @@ cdef class Writer:
                 break
             if value_end[0] != c"," or time_end[0] != c",":
                 return -1
-        if end - time != 2 or memcmp(time, b"}\n", 2):
+        if end > time and (end - 1)[0] == c"\n":
+            end -= 1
+        if end - time > SIZE_SUM and not memcmp(time, SUM, SIZE_SUM):
+            digits = time + SIZE_SUM
+            time = digits
+            while time < end and digit(time):
+                time += 1
+            if time == digits:
+                return -1
+        if end - time != 1 or time[0] != c"}":
             return -1
         self.last = last
         if written == 0:

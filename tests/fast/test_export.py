@@ -94,6 +94,18 @@ def test_both_ends_belong_to_the_range() -> None:
     assert convert("jsonl", line, 4001) == b""
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_the_sum_of_an_open_block_is_left_out(form: str) -> None:
+    line = line_of([(1, 1000), (2, 2000)])
+    summed = line.replace(b"]}", b'],"crc":4294967295}')
+    assert summed != line
+    assert convert(form, summed) == convert(form, summed[:-1]) == convert(form, line)
+
+
+def test_nothing_is_from_before_1970() -> None:
+    assert convert("prometheus", line_of([(1, -1), (2, 0)])) == b'a{b="c"} 2 0\n'
+
+
 def test_the_latest_timestamp_is_told() -> None:
     writer = Writer(FORMS["csv"])
     writer.add(b"", line_of([(1, 5), (2, 7), (3, 6)]), len(HEAD), 0, 6)
@@ -121,7 +133,10 @@ BAD = [
     HEAD,
     HEAD + b"\n",
     HEAD + b',"values":[],"timestamps":[]}\n',
-    GOOD[:-1],
+    GOOD[:-2],
+    GOOD.replace(b"]}", b'],"crc":}'),
+    GOOD.replace(b"]}", b'],"crc":1,}'),
+    GOOD.replace(b"]}", b'],"crd":1}'),
     GOOD + b"\n",
     GOOD.replace(b"1.5", b""),
     GOOD.replace(b"1.5", b"1."),
@@ -142,7 +157,8 @@ BAD = [
     GOOD.replace(b"1.5", b'"'),
     GOOD.replace(b"1.5", b"1,5"),
     GOOD.replace(b"1000", b"1000,1500"),
-    GOOD.replace(b"1000", b"-1000"),
+    GOOD.replace(b"1000", b"--1000"),
+    GOOD.replace(b"1000", b"-"),
     GOOD.replace(b"1000", b"1000.5"),
     GOOD.replace(b"1000", b"1" * 19),
     GOOD.replace(b"1000", b""),
