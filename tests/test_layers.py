@@ -28,7 +28,7 @@ LAYERS = {
     ),
     # The catalog is every collector's declarations, and what else is a page of the reference.
     "catalog": ("collectors", "config", "metrics", "xids"),
-    "http": ("config", "dialects", "http", "metrics", "status", "store"),
+    "http": ("config", "dialects", "http", "metrics", "status", "store", "tsdb.select"),
     "tsdb": ("_fast", "config", "dialects", "metrics", "state", "store", "tsdb"),
     "sinks": ("_fast", "config", "dialects", "metrics", "store", "sinks"),
     "control": ("config", "metrics", "status", "store", "control"),

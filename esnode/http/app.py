@@ -8,51 +8,18 @@ import math
 import time
 from collections.abc import Callable, Collection
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
 from ..config import Config
 from ..dialects import Dialect
 from ..store import Store
-from . import negotiate
+from . import export, negotiate
+from .response import LONGEST, NO_STORE, TEXT_PLAIN, Headers, Refusal, Request, Respond, Response
 
 log = logging.getLogger(__name__)
 
-Headers = list[tuple[str, str]]
-
-TEXT_PLAIN = ("content-type", "text/plain; charset=utf-8")
-NO_STORE = ("cache-control", "no-store")
 #: Seconds after which a first reading is not waited for any more.
 HANGS = 5.0
-#: Letters of a header that are looked at.
-LONGEST = 2000
-
-
-class Request(Protocol):
-    """What we use of RSGI's scope."""
-
-    method: str
-    path: str
-    query_string: str
-    headers: Any
-
-
-class Response(NamedTuple):
-    status: int
-    headers: Headers
-    body: bytes
-
-
-#: Sends the response to a request; callable from any thread, once.
-Respond = Callable[[Response], None]
-
-
-class Refusal(Exception):  # noqa: N818  # an answer, not a fault
-    """An answer in plain text; raised from anywhere in a handler."""
-
-    def __init__(self, status: int, text: str, *headers: tuple[str, str]) -> None:
-        super().__init__(text)
-        self.response = Response(status, [TEXT_PLAIN, NO_STORE, *headers], f"{text}\n".encode())
 
 
 class Application:
@@ -62,7 +29,12 @@ class Application:
     """
 
     def __init__(
-        self, store: Store, config: Config, version: str, collectors: dict[str, bool]
+        self,
+        store: Store,
+        config: Config,
+        version: str,
+        collectors: dict[str, bool],
+        history: export.Open | None = None,
     ) -> None:
         self.store = store
         self.config = config
@@ -70,11 +42,13 @@ class Application:
         #: Collectors by name, and whether they are enabled.
         self.collectors = collectors
         self.scrapes = 0
+        self.exports = export.Exports(history)
         self.routes: dict[str, Callable[[Request, Respond], None]] = {
             "/": self.index,
             "/metrics": self.metrics,
             "/healthz": self.healthz,
             "/readyz": self.readyz,
+            export.PATH: self.exports.handle,
         }
 
     def __call__(self, request: Request, respond: Respond) -> None:
@@ -89,6 +63,10 @@ class Application:
         if request.method not in ("GET", "HEAD"):
             raise Refusal(405, "only GET and HEAD", ("allow", "GET, HEAD"))
         handler(request, respond)
+
+    def stop(self) -> None:
+        """Ends the answers that take long."""
+        self.exports.stop()
 
     def metrics(self, request: Request, respond: Respond) -> None:
         """The page of metrics: fresh, or as fresh as it can be had in time."""

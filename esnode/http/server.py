@@ -8,6 +8,7 @@ import logging
 import random
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 from granian._granian import CallbackScheduler, SocketHolder
@@ -15,7 +16,8 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server import embed
 
-from .app import Application, Response
+from .app import Application
+from .response import Response
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +87,12 @@ class Scheduler(CallbackScheduler):
 
             def respond(response: Response) -> None:
                 status, headers, body = response
-                if request.method == "HEAD":
+                if isinstance(body, Path):
+                    if request.method == "HEAD":
+                        protocol.response_empty(status, headers)
+                    else:
+                        protocol.response_file(status, headers, str(body))
+                elif request.method == "HEAD":
                     length = ("content-length", str(len(body)))
                     protocol.response_empty(status, [*headers, length])
                 else:
@@ -123,6 +130,7 @@ async def serve(application: Application, listener: socket.socket, stop: asyncio
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
+    application.stop()
     if not serving.done():
         server.stop()
     try:

@@ -13,7 +13,7 @@ from isal import isal_zlib
 
 from esnode.agent import Agent
 from esnode.config import Arguments, load
-from esnode.http.app import Response
+from esnode.http.response import Response
 from tests.running import series
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
