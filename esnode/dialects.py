@@ -6,7 +6,7 @@ reading to reading, the number, is put between prefix and tail by ``_fast.encode
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -31,13 +31,18 @@ _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 def row_prefix(metric: Metric, labels: Labels) -> bytes:
     """``name{label="value",…} ``; a label whose value is None is left out."""
-    pairs = ",".join(
-        f'{name}="{value.translate(_ESCAPES)}"'
+    present = [
+        (name, value)
         for name, value in zip(metric.labels, labels, strict=True)
         if value is not None
-    )
-    text = f"{metric.name}{{{pairs}}} " if pairs else f"{metric.name} "
-    return text.encode()
+    ]
+    return series_prefix(metric.name, present)
+
+
+def series_prefix(name: str, labels: Iterable[tuple[str, str]]) -> bytes:
+    """``name{label="value",…} `` of labels with their values."""
+    pairs = ",".join(f'{label}="{value.translate(_ESCAPES)}"' for label, value in labels)
+    return (f"{name}{{{pairs}}} " if pairs else f"{name} ").encode()
 
 
 def _text_header(metric: Metric) -> bytes:

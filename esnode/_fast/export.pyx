@@ -149,6 +149,11 @@ cdef class Writer:
         memcpy(self.text + self.size, <const char *>text, len(text))
         self.size += len(text)
 
+    def cut(self, Py_ssize_t size):
+        """Forgets what was added after so many bytes."""
+        if 0 <= size < self.size:
+            self.size = size
+
     def take(self):
         """The text that was collected; the writer is empty then."""
         text = self.text[:self.size] if self.size else b""
