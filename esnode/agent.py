@@ -33,8 +33,10 @@ from .http import server
 from .http.app import Application
 from .sampler import Lane, Part, Sampler
 from .store import Entry, Store
+from .tsdb.export import Export
 from .tsdb.layout import default_path
 from .tsdb.recorder import Locked, Recorder
+from .tsdb.select import Selection
 
 log = logging.getLogger("esnode")
 
@@ -74,7 +76,11 @@ class Agent:
             if (lanes := [lane for name in names if (lane := self.lane(name))])
         ]
         self.application = Application(
-            self.store, config, __version__, {**self.enabled, own.Agent.name: True}
+            self.store,
+            config,
+            __version__,
+            {**self.enabled, own.Agent.name: True},
+            partial(export, self.recorder) if self.recorder else None,
         )
         # Read with every page, on the thread that puts it together.
         self.own = Own(own.Agent.lane, [own.Agent(self.host, config, self.own_rows())], 0)
@@ -234,6 +240,17 @@ class Own(Lane):
     def read(self, tick: bool) -> Snapshot:
         with self._lock:
             return super().read(tick)
+
+
+def export(recorder: Recorder, selection: Selection, form: str, eof: bool) -> Export:
+    """What is recorded, with what is not written yet."""
+    declared = [metric for cls in COLLECTORS for metric in cls.metrics]
+    metrics = {metric.name: metric for metric in (*declared, *own.Agent.metrics)}
+
+    def report(path: Path, text: str) -> None:
+        log.warning("%s: left out of an export: %s", path, text)
+
+    return Export(recorder.path, selection, form, metrics, recorder.pending(), eof, report)
 
 
 def recorder(config: Config) -> Recorder:

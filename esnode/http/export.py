@@ -49,7 +49,8 @@ OPENED = 3.0
 #: Seconds after which a thread that waits for its client sees that the agent ends.
 GLANCE = 0.2
 
-#: Begins an export: (selection, format, whether jsonl ends with a mark) → its text in pieces.
+#: Begins an export: (selection, format, whether its end is marked) → its text in pieces. Called on
+#: the export's own thread; may raise SelectError.
 Open = Callable[[Selection, str, bool], Iterable[bytes]]
 
 
@@ -113,6 +114,8 @@ class Exports:
 
         try:
             self._send(encoded(open(selection, form, eof), encoding), answer)
+        except SelectError as error:
+            respond(Refusal(400, str(error)).response)
         except Gone as gone:
             log.info("an export was cut: %s", gone)
         except Exception:
@@ -172,7 +175,7 @@ class Exports:
 
 
 def parse(query: str) -> tuple[Selection, str, bool]:
-    """(selection, format, whether jsonl ends with a mark) of a query. Raises Refusal."""
+    """(selection, format, whether the end is marked) of a query. Raises Refusal."""
     try:
         given = parse_qs(query, keep_blank_values=True, max_num_fields=1000)
     except ValueError:
@@ -199,7 +202,8 @@ def parse(query: str) -> tuple[Selection, str, bool]:
         selection = select(single("from"), single("to"), given.get("metrics", ()), match)
     except SelectError as error:
         raise Refusal(400, str(error)) from None
-    return selection, form, eof == "1"
+    # A line that is no series would not be imported; a comment does no harm.
+    return selection, form, eof == "1" or form != "jsonl"
 
 
 def encoded(pieces: Iterable[bytes], encoding: str) -> Iterator[bytes]:

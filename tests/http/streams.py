@@ -14,15 +14,18 @@ from esnode.config import Config
 from esnode.http import server
 from esnode.http.app import Application
 from esnode.store import Store
-from esnode.tsdb.select import Selection
+from esnode.tsdb.select import SelectError, Selection
 
 PIECE = b"0123456789abcde\n" * 4096
 FAILS_AT_ONCE = "7000000000"
+REFUSED = "6000000000"
 FAILS_AT_THE_END = "8000000000"
 
 
 def export(selection: Selection, form: str, eof: bool) -> Iterator[bytes]:
     pieces, fails = selection.start // 1000, str(selection.end // 1000)
+    if fails == REFUSED:
+        raise SelectError("from", "refused")
     if fails == FAILS_AT_ONCE:
         raise OSError("fails at once")
     for _ in range(pieces):

@@ -16,7 +16,7 @@ from isal import isal_zlib
 
 from esnode.http.export import MOST, parse
 from esnode.http.response import Refusal, Response
-from tests.http.streams import FAILS_AT_ONCE, FAILS_AT_THE_END, PIECE
+from tests.http.streams import FAILS_AT_ONCE, FAILS_AT_THE_END, PIECE, REFUSED
 from tests.http.test_app import Client
 from tests.running import PATIENCE, Answer, environment, free_port, wait_for
 
@@ -109,6 +109,11 @@ def test_head_exports_nothing(server: Server) -> None:
     assert (answer.status, answer.body) == (200, b"")
 
 
+def test_a_range_that_the_history_refuses_is_400(server: Server) -> None:
+    answer = server.get(1, REFUSED)
+    assert (answer.status, answer.body) == (400, b"from: refused\n")
+
+
 def test_a_failure_is_500_or_an_answer_without_its_end(server: Server) -> None:
     assert server.get(LONG, FAILS_AT_ONCE).status == 500
     assert server.get(2, FAILS_AT_THE_END).status == 500
@@ -185,7 +190,8 @@ def test_parameters() -> None:
     assert (selection.start, selection.end) == (1000, 1_795_345_200_000)
     assert (selection.names, selection.prefixes) == ({"a"}, ("b",))
     assert len(selection.selectors) == 2
-    assert parse("")[1:] == ("prometheus", False)
+    assert parse("")[1:] == ("prometheus", True)
+    assert parse("format=jsonl")[1:] == ("jsonl", False)
 
 
 def test_without_a_history_it_says_how_to_keep_one() -> None:
