@@ -41,7 +41,7 @@ def oracle(form: str, line: bytes, start: int, end: int) -> bytes:
     if form == "jsonl":
         if not kept:
             return b""
-        values = ",".join(f'"{value}"' if "Inf" in value else value for value, _ in kept)
+        values = ",".join(value.replace("Infinity", "1e999") for value, _ in kept)
         times = ",".join(time for _, time in kept)
         return HEAD + f',"values":[{values}],"timestamps":[{times}]}}\n'.encode()
     rows = []
@@ -83,8 +83,14 @@ def test_each_format_is_what_json_makes_of_it(form: str, line: bytes, start: int
 
 
 def test_a_line_within_the_range_is_the_same_line() -> None:
-    line = line_of([(1.5, 1), (math.inf, 20), (-math.inf, 300), (2e300, 4000)])
+    line = line_of([(1.5, 1), (-7, 20), (0.25, 300), (2e300, 4000)])
     assert convert("jsonl", line, 1, 4000) == line
+
+
+def test_infinities_are_spelled_as_each_format_reads_them() -> None:
+    line = line_of([(math.inf, 1), (-math.inf, 2)])
+    assert convert("prometheus", line) == b'a{b="c"} +Inf 1\na{b="c"} -Inf 2\n'
+    assert convert("jsonl", line) == HEAD + b',"values":[1e999,-1e999],"timestamps":[1,2]}\n'
 
 
 def test_both_ends_belong_to_the_range() -> None:

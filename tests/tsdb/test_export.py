@@ -134,8 +134,8 @@ def test_a_family_without_samples_in_the_range_is_not_named(path: Path, tmp_path
 def test_the_default_is_one_sample_a_line_with_milliseconds(tmp_path: Path) -> None:
     write(tmp_path, {metric("a", b='"c"\\\n'): [(START, 0.1), (START + 7, -math.inf)]})
     assert b"".join(Export(tmp_path, select())).splitlines() == [
-        b'a{b="\\"c\\"\\\\\\n"} 0.1 1795348800000',
-        b'a{b="\\"c\\"\\\\\\n"} -Inf 1795348800007',
+        b'a{b="\\"c\\"\\\\\\n"} 0.1 1763784000000',
+        b'a{b="\\"c\\"\\\\\\n"} -Inf 1763784000007',
         b"# EOF",
     ]
 

@@ -15,7 +15,7 @@ from esnode.metrics import counter, gauge
 from esnode.tsdb.layout import OPEN, SEALED, WINDOW, name
 
 #: The start of a window.
-START = 1_795_348_800_000
+START = 1_763_784_000_000
 
 UP = gauge("esnode_gpu_up", "Whether it answers.", ("gpu",))
 POWER = gauge("esnode_gpu_power_watts", "Power draw.", ("gpu", "uuid"))
@@ -42,8 +42,11 @@ SERIES = [
 ]
 
 
-def made_up(windows: int = 3, step: int = 60_000, seed: int = 1) -> History:
-    """All series over some windows, with holes and odd values."""
+def made_up(
+    windows: int = 3, step: int = 60_000, seed: int = 1, decimals: int | None = None
+) -> History:
+    """All series over some windows, with holes and odd values; these of any magnitude, or with so
+    many decimals at most."""
     rng = random.Random(seed)
     history: History = {}
     for series in SERIES:
@@ -53,6 +56,8 @@ def made_up(windows: int = 3, step: int = 60_000, seed: int = 1) -> History:
             if rng.random() < 0.05:
                 continue
             value += rng.choice([0, 1, 0.25, 1e-7, 1e12, rng.random() * 1000])
+            if decimals is not None:
+                value = round(value % 1e9, decimals)
             odd = rng.random() < 0.01 and b"_total" not in series
             samples.append((moment + rng.randrange(20), math.inf if odd else value))
     return history
