@@ -23,6 +23,11 @@ Commands:
   config check FILE  whether a file is valid
   gpu release        tell the running agent to let go of the GPUs for a while
   gpu attach         tell it to take them again
+  tsdb ls            the blocks of the local history
+  tsdb stat          its bytes per sample, and the time it covers
+  tsdb verify        whether it is damaged
+  tsdb export FILE   a range of it as a file
+  tsdb backfill      send a range of it to a server of time series
   xid [CODE]         what an error code of the NVIDIA driver means; without CODE, all
 
 Flags, each also a key of the file and a variable ESNODE_<KEY>:

@@ -53,9 +53,10 @@ def test_help_lists_every_flag(
 ) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    words = set(re.findall(r"--[\w-]+|config \w+", text))
+    words = set(re.findall(r"--[\w-]+|(?:config|tsdb) \w+", text))
     assert {f"--{key.flag}" for key in config.KEYS.values()} <= words
     assert {"--once", "--version", "--config", "config show", "config check"} <= words
+    assert {f"tsdb {word}" for word in ("ls", "stat", "verify", "export", "backfill")} <= words
     assert max(map(len, text.splitlines())) < 500
 
 

@@ -19,7 +19,10 @@ ROOT = Path(esnode.__file__).parent
 LAYERS = {
     "__init__": (),
     "__main__": ("config", "logs", "__init__", "agent", "cli"),
-    "cli": ("config", "client", "status", "xids", "__init__", "cli", "agent"),
+    "cli": (
+        *("agent", "catalog", "cli", "client", "config", "state", "status", "tsdb", "xids"),
+        "__init__",
+    ),
     "console": ("config", "client", "status", "__init__", "console"),
     "client": ("config", "status"),
     "agent": (

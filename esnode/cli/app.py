@@ -12,6 +12,7 @@ import typer
 from .. import config, xids
 from ..config import Arguments
 from . import process
+from .history import tsdb
 
 
 def build(arguments: Arguments) -> Any:
@@ -25,6 +26,7 @@ def build(arguments: Arguments) -> Any:
     app.callback()(lambda: None)
     app.add_typer(_config(arguments), name="config", help="Show and check the configuration.")
     app.add_typer(_gpu(arguments), name="gpu", help="Tell the agent to let go of the GPUs.")
+    app.add_typer(tsdb(arguments), name="tsdb", help="Look into the local history; send it on.")
     app.command()(xid)
     command: Any = typer.main.get_command(app)
 

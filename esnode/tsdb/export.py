@@ -56,8 +56,9 @@ class Export:
         self.metrics = metrics or {}
         self.eof = eof
         self.report = report
-        #: Samples that were exported up to now.
+        #: Samples that were exported up to now, and the latest time among them.
         self.samples = 0
+        self.last = selection.start - 1
         self.blocks = [
             block
             for block in blocks(path, pending)
@@ -93,6 +94,7 @@ class Export:
                 continue
             header = b""
             self.samples += added
+            self.last = max(self.last, writer.last)
             if writer.size >= PIECE:
                 yield writer.take()
         if self.eof:
