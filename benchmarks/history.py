@@ -25,8 +25,10 @@ import zstandard
 from esnode._fast.table import Snapshot, Table
 from esnode.metrics import Metric, counter, gauge
 from esnode.tsdb import reader, seal
+from esnode.tsdb.export import Export
 from esnode.tsdb.layout import INDEX, OPEN, SEALED, WINDOW, metric_object, name
 from esnode.tsdb.recorder import Recorder
+from esnode.tsdb.select import select
 
 SERIES = 5000
 METRICS = 500
@@ -240,6 +242,12 @@ def main() -> None:
             f"{size / 1e6 / (time.process_time() - started):.0f}",
             "",
         )
+        with Watch() as watch:
+            started = time.perf_counter()
+            size = sum(len(piece) for piece in Export(path, select()))
+            spent = time.perf_counter() - started
+        row("export, MB of Prometheus text a second", f"{size / 1e6 / spent:.0f}", "150")
+        row("export, MB of memory", f"{watch.most - watch.before:.1f}", "32")
         theirs = prometheus(path, Path(directory))
         if theirs is None:
             row("Prometheus' block", "no promtool", "")
