@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,8 +16,19 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 
 from esnode.tsdb.export import BESIDE, PIECE, Export
 from esnode.tsdb.layout import OPEN, WINDOW, name
+from esnode.tsdb.seal import seal
 from esnode.tsdb.select import SelectError, Selection, select
-from tests.tsdb.written import DECLARED, START, History, line, made_up, metric, write
+from tests.tsdb.written import (
+    DECLARED,
+    START,
+    History,
+    by_window,
+    flushes,
+    line,
+    made_up,
+    metric,
+    write,
+)
 
 HISTORY = made_up()
 FORMS = ("prometheus", "openmetrics", "jsonl", "csv")
@@ -160,6 +172,38 @@ def test_pieces_are_of_bounded_size(tmp_path: Path) -> None:
     pieces = list(Export(tmp_path, select()))
     assert len(pieces) > 20
     assert max(map(len, pieces)) < 4 * PIECE
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_blocks_are_written_sealed_and_removed_meanwhile(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esnode.tsdb.export.PIECE", 1000)
+    windows = by_window(HISTORY)
+    for start, window in windows.items():
+        folder = tmp_path / name(start)
+        folder.mkdir()
+        (folder / OPEN).write_bytes(flushes(window))
+    export = Export(tmp_path, select(), form, DECLARED)
+    pieces = iter(export)
+    text = next(pieces)
+    for start in windows:
+        for _ in seal(tmp_path, start):
+            pass
+    text += next(pieces)
+    pruned = START + WINDOW
+    shutil.rmtree(tmp_path / name(pruned))
+    (tmp_path / name(START + 2 * WINDOW) / OPEN).write_bytes(
+        line(metric("esnode_gpu_up", gpu="0"), [(START + 3 * WINDOW - 1, 7)])
+    )
+    found = grouped(read(form, text + b"".join(pieces)))
+    there = [samples for start, window in windows.items() if start != pruned for samples in window]
+    assert set(there) <= set(found)
+    for series, samples in HISTORY.items():
+        kept = [each for each in samples if not pruned <= each[0] < pruned + WINDOW]
+        # Those of the removed block, and those that were written just now, are there or are not.
+        assert set(kept) <= set(found[series]) <= {*samples, (START + 3 * WINDOW - 1, 7)}
+        assert found[series] == sorted(found[series])
 
 
 def test_openmetrics_of_too_many_blocks_is_refused(tmp_path: Path) -> None:
