@@ -14,6 +14,17 @@ from .layout import INDEX, NEW, WINDOW, metric_name
 VERSION = 1
 
 
+#: How a sealed file begins: a frame that zstd skips, with the eight bytes of its id.
+HEAD = b"\x50\x2a\x4d\x18\x08\0\0\0"
+HEAD_SIZE = len(HEAD) + 8
+
+
+def identity(descriptor: int) -> str:
+    """The id at the head of a sealed file; empty where there is none. Raises OSError."""
+    head = os.pread(descriptor, HEAD_SIZE, 0)
+    return head[len(HEAD) :].hex() if head.startswith(HEAD) and len(head) == HEAD_SIZE else ""
+
+
 class Frame(NamedTuple):
     """A zstd frame of a sealed file: where it is, and its length once decompressed."""
 
@@ -34,7 +45,9 @@ class Index(msgspec.Struct, omit_defaults=True):
     """``index.json``. Times are in milliseconds.
 
     bytes: the length of the file of samples that it describes; of an open block, which may have
-    grown since, up to where. labels: the metric objects by their hash in 16 hexadecimal digits.
+    grown since, up to where. id: of a sealed block, what its file has at its head, so that the
+    index of another sealing of the block is not taken for its own. labels: the metric objects by
+    their hash in 16 hexadecimal digits.
     """
 
     version: int
@@ -44,6 +57,7 @@ class Index(msgspec.Struct, omit_defaults=True):
     bytes: int
     samples: int
     series: int
+    id: str = ""
     min_time: int | None = None
     max_time: int | None = None
     metrics: dict[str, Family] = {}
@@ -93,6 +107,16 @@ def read(block: Path) -> Index | None:
     except (OSError, ValueError):
         return None
     return index if index.version == VERSION else None
+
+
+def describes(index: Index | None, descriptor: int) -> bool:
+    """Whether an index is that of a sealed file. Raises OSError."""
+    return (
+        index is not None
+        and index.sealed
+        and index.bytes == os.fstat(descriptor).st_size
+        and index.id == identity(descriptor)
+    )
 
 
 def replace(path: Path, data: bytes) -> None:

@@ -173,8 +173,7 @@ def sealed_lines(block: Block, descriptor: int, wanted: Wanted | None, report: R
     """(metric object, line) of a sealed file; of what is not wanted as little as can be is read."""
     path = block.path / SEALED
     found = block.index
-    if found is None or not found.sealed or found.bytes != os.fstat(descriptor).st_size:
-        found = None
+    if found is None or not index.describes(found, descriptor):
         frames = find_frames(path, descriptor, report)
     else:
         frames = iter(needed(found, wanted))
@@ -239,7 +238,7 @@ def decompress(data: bytes, size: int) -> bytes | None:
 def find_frames(path: Path, descriptor: int, report: Report) -> Iterator[Frame]:
     """The frames of a sealed file without its index, told by the number they begin with."""
     size = os.fstat(descriptor).st_size
-    offset = 0
+    offset = index.HEAD_SIZE if index.identity(descriptor) else 0
     while offset < size:
         data = b""
         end = offset

@@ -14,7 +14,7 @@ from pathlib import Path
 import zstandard
 
 from . import index, reader
-from .index import VERSION, Frame, Index
+from .index import HEAD, HEAD_SIZE, VERSION, Frame, Index
 from .layout import NEW, OPEN, SEALED, WINDOW, metric_name, name
 
 #: Bytes of text after which a frame ends. Smaller ones take more bytes, as every frame has the
@@ -44,6 +44,11 @@ class Writer:
     def __init__(self, path: Path, start: int) -> None:
         self.file = path.open("wb")
         self.index = empty(start)
+        # Another one for each sealing: a reader may meet an old file and a new index.
+        head = HEAD + os.urandom(HEAD_SIZE - len(HEAD))
+        self.file.write(head)
+        self.index.bytes = HEAD_SIZE
+        self.index.id = head[len(HEAD) :].hex()
         self._compressor = zstandard.ZstdCompressor(
             level=LEVEL, write_checksum=True, write_content_size=True
         )
@@ -129,6 +134,7 @@ def rebuild(
     found.bytes = (block / SEALED).stat().st_size
     with (block / SEALED).open("rb") as file:
         descriptor = file.fileno()
+        found.id = index.identity(descriptor)
         last = b""
         frames = reader.find_frames(block / SEALED, descriptor, report)
         for number, frame in enumerate(frames):
@@ -143,5 +149,5 @@ def rebuild(
 
 def matches(block: Path) -> bool:
     """Whether a sealed block has an index that describes it."""
-    found = index.read(block)
-    return found is not None and found.sealed and found.bytes == (block / SEALED).stat().st_size
+    with (block / SEALED).open("rb") as file:
+        return index.describes(index.read(block), file.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import msgspec
 
 from .._fast.jsonl import series_hash
 from . import reader
-from .index import Family, Index, enter
+from .index import HEAD_SIZE, Family, Index, enter, identity
 from .layout import INDEX, SEALED, metric_name
 from .reader import Block
 from .seal import empty
@@ -69,11 +70,15 @@ def verify_block(block: Block) -> list[Problem]:
         last = metric
     if sealed and block.sealed:
         index = block.index
-        size = (block.path / SEALED).stat().st_size
+        with (block.path / SEALED).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            id = identity(file.fileno())
         if index is None:
             report(block.path / INDEX, "is missing, or is none of this version")
         elif (index.start, index.end, index.sealed) != (block.start, block.end, True):
             report(block.path / INDEX, "is of another block")
+        elif index.id != id:
+            report(block.path / INDEX, "is of another sealing")
         else:
             problems += [Problem(block.path / INDEX, text) for text in compare(index, found, size)]
     return problems
@@ -97,7 +102,7 @@ INFINITIES = ("Infinity", "-Infinity")
 
 def compare(index: Index, found: Index, size: int) -> Iterator[str]:
     """Where a sealed block's index does not say what was found."""
-    at = 0
+    at = HEAD_SIZE
     for frame in index.frames:
         if frame.offset != at or frame.length <= 0:
             yield f"a frame at {frame.offset}, where {at} was expected"

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import zstandard
 
@@ -106,7 +107,7 @@ def test_a_filter_reads_few_frames(
     assert len(read) == 1
 
 
-@pytest.mark.parametrize("damage", ["missing", "garbage", "of the open block"])
+@pytest.mark.parametrize("damage", ["missing", "garbage", "other length", "other id"])
 def test_an_index_that_does_not_match(damage: str, sealed: tuple[Path, list[Sample]]) -> None:
     path, wanted = sealed
     file = path / name(START) / INDEX
@@ -116,8 +117,11 @@ def test_an_index_that_does_not_match(damage: str, sealed: tuple[Path, list[Samp
         file.unlink()
     elif damage == "garbage":
         file.write_bytes(right[:-5])
-    else:
+    elif damage == "other length":
         file.write_bytes(right.replace(b'"bytes":', b'"bytes":1'))
+    else:
+        at = right.index(b'"id":"') + 6
+        file.write_bytes(right[:at] + b"0123456789abcdef" + right[at + 16 :])
     assert not seal.matches(file.parent)
     assert held(path) == wanted
     assert list(verify(path)) != []
@@ -191,7 +195,10 @@ def test_a_crash_at_every_step(tmp_path: Path, small_frames: None) -> None:
     recover(tmp_path, START)
     do(seal.seal(tmp_path, START))
     assert held(tmp_path) == wanted
-    assert (block / INDEX).read_bytes() == described
+    again = msgspec.json.decode((block / INDEX).read_bytes())
+    first = msgspec.json.decode(described)
+    assert again.pop("id") != first.pop("id")
+    assert again == first
 
 
 def test_damaged_lines_are_reported_and_left_out(tmp_path: Path) -> None:
@@ -228,5 +235,28 @@ def test_a_recorder_seals_what_is_finished(tmp_path: Path) -> None:
     assert [block.sealed for block in blocks(tmp_path)] == [True, False]
     assert recorder.blocks == 2
     assert sorted(held(tmp_path)) == sorted(wanted)
+    assert recorder.errors == 0
+    assert list(verify(tmp_path)) == []
+
+
+def test_reading_while_it_writes_and_seals(tmp_path: Path, small_frames: None) -> None:
+    """Every reading has all that was added before it, each sample once: `held` says so."""
+    time = (START + 3 * WINDOW) / 1000
+    recorder = Recorder(tmp_path, flush=0.01, clock=lambda: time)
+    recorder.start()
+    source = many(ROWS)
+    wanted: set[Sample] = set()
+    both = set()
+    for number in range(120):
+        # Into blocks that are finished, so that they are sealed and opened again all the time.
+        tick = source.tick(START + number % 2 * WINDOW + 1000 * number, range(ROWS))
+        recorder.add(tick)
+        wanted |= set(samples(tick))
+        assert set(held(tmp_path, recorder.pending())) == wanted
+        both |= {block.sealed for block in blocks(tmp_path)}
+    wait_for(lambda: all(block.sealed for block in blocks(tmp_path)), "all is sealed")
+    recorder.stop()
+    assert both == {True, False}
+    assert set(held(tmp_path)) == wanted
     assert recorder.errors == 0
     assert list(verify(tmp_path)) == []
