@@ -255,7 +255,7 @@ def test_passing_errors(fake: Fake, node: Make, code: int) -> None:
         a.follow()
         page = a.tick()
         assert set(page.of("esnode_gpu_up").values()) == {1}, function
-        assert a.errors > before + 3, function  # that the driver went was one for each GPU
+        assert a.errors > before + 1, function  # that the driver went was one
         well = [{key for key in found if key[1][0] == "2"} for found in (rows(page), whole)]
         assert well[1] - well[0] == {key for key in well[1] if is_sampled(key[0])}, function
         fake.script()
