@@ -16,8 +16,10 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two attempts to bind a collector whose source was not there.
 RETRY = 60.0
-#: Different messages of a collector that are logged.
+#: Different messages of a collector that are logged, and seconds without one after which it is
+#: logged again: what comes back a day later is news.
 MESSAGES = 100
+QUIET = 3600.0
 
 
 class Part:
@@ -36,7 +38,8 @@ class Part:
         self.errors = 0
         self.seconds = 0.0
         self.reason: str | None = None
-        self._logged: set[str] = set()
+        #: When each message was last heard, in monotonic seconds.
+        self._heard: dict[str, float] = {}
 
     def report(self, message: str) -> None:
         """Counts a failure of this reading; logs it unless it was logged before."""
@@ -46,8 +49,12 @@ class Part:
 
     def note(self, message: str, level: int) -> None:
         self.reason = message
-        if message not in self._logged and len(self._logged) < MESSAGES:
-            self._logged.add(message)
+        now = time.monotonic()
+        last = self._heard.get(message)
+        if last is None and len(self._heard) >= MESSAGES:
+            return
+        self._heard[message] = now
+        if last is None or now - last > QUIET:
             log.log(level, "%s: %s", self.name, message)
 
     def start(self, table: Table, now: float, tick: bool) -> None:

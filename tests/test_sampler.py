@@ -117,6 +117,18 @@ def test_a_repeating_failure_is_logged_once_and_then_counted(
     assert len(caplog.records) == sampler.MESSAGES
 
 
+def test_a_failure_that_comes_back_is_logged_again(
+    lane: Lane, fragile: Fragile, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler, "QUIET", 0.05)
+    fragile.at_sample = OSError("the same")
+    for _ in range(3):
+        read(lane)
+    time.sleep(0.06)
+    read(lane)
+    assert len(caplog.records) == 2
+
+
 @pytest.mark.parametrize(
     ("error", "errors"), [(Unavailable("no such device"), 0), (KeyError("a fault of ours"), 1)]
 )

@@ -28,7 +28,7 @@ def send(host: str, port: int, number: signal.Signals) -> int:
     if not sockets:
         raise NoAgentError(
             f"no agent listens on {where}: start one, or name the address of the running one"
-            " with --listen-address"
+            " with --listen-address before the command"
         )
     found = list(_owners(set(sockets)))
     if not found:
@@ -40,7 +40,7 @@ def send(host: str, port: int, number: signal.Signals) -> int:
     if not agents:
         raise NoAgentError(
             f"what listens on {where}, process {found[0]}, is not esnode-core: name the agent's"
-            " address with --listen-address"
+            " address with --listen-address before the command"
         )
     pid = min(agents)
     if not _handles(pid, number):

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..._fast.table import OWNER
 from ...metrics import Metric, counter, gauge
-from ..base import Collector, Unavailable
+from ..base import Collector, Refused, Unavailable
 from . import card, driver, events, readings, visible
 from .card import Card, Told
 from .events import Events
@@ -216,7 +216,8 @@ class Gpus(Collector):
         if self.on_bus is not None and (self.on_bus or self.driver is not None):
             self.put(PCI, self.on_bus)
         if not is_up and not self.released:
-            raise Unavailable(self.reason)
+            # Who names a library wants to know that it is none.
+            raise (Refused if self.config.nvml_library else Unavailable)(self.reason)
 
     def collect(self, tick: bool) -> int:
         """Waits for the GPUs and stores what they tell; the error of the library as a whole."""

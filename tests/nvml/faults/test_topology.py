@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakenvml import Fake, Mig
+from tests.running import wait_for
 
 from .lane import DEADLINE, SLACK, Node, Reading, calls, threads
 
@@ -162,7 +163,7 @@ def test_sixteen_come_and_go(nvml: Fake, node: Make) -> None:
         reading = machine.tick()
         assert sorted(reading.by_gpu(UTILIZATION).values()) == sorted(10 + n for n in here)
         assert len(reading.up) == len(here)
-    assert threads() <= before + 1
+    wait_for(lambda: threads() <= before + 1, "one thread hangs")
     for slot in range(16):
         nvml.remove(slot)
     machine.tick()
@@ -194,11 +195,11 @@ def test_one_is_removed_while_another_one_hangs(function: str, four: Fake, node:
     asked = calls(four, 1)
     assert set(asked) <= {"nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetUUID"}
     assert sum(asked.values()) <= 4, "to find out which it is, and once only"
-    assert threads() <= before + 1
+    wait_for(lambda: threads() <= before + 1, "one thread hangs")
     four.release()
     reading = machine.until(lambda reading: len(reading.up) == 3, "it is up again")
     assert utilization(reading) == {"1": 11, "2": 12, "3": 13}
-    assert threads() <= before + 1
+    wait_for(lambda: threads() <= before + 1, "one thread hangs")
 
 
 def test_the_one_that_hangs_is_removed(four: Fake, node: Make) -> None:
@@ -215,13 +216,13 @@ def test_the_one_that_hangs_is_removed(four: Fake, node: Make) -> None:
             assert utilization(reading) == {"0": 10, "2": 12, "3": 13}
             assert not reading.names(first.uuids()["1"] or "")
         assert sum(calls(four).values()) < 1500, "it is one reading each time"
-        assert threads() <= before + 1
+        wait_for(lambda: threads() <= before + 1, "one thread hangs")
         four.release()
         four.add(1, "H100")
         mark(four, 4)
         reading = machine.until(lambda reading: len(reading.up) == 4, "it is there again")
         assert reading.uuids() == first.uuids()
-    assert threads() <= before + 1
+    wait_for(lambda: threads() <= before + 1, "one thread hangs")
 
 
 def test_the_last_one_hangs_and_is_removed(four: Fake, node: Make) -> None:
