@@ -4,17 +4,11 @@
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
+from esnode._fast.page cimport PyBytes_AsString, PyBytes_FromStringAndSize, finish
 from esnode._fast.table cimport Layout, Snapshot
-
-cdef extern from "Python.h":
-    # Spelled with bare pointers: a bytes object may be resized only while nobody else has it.
-    PyObject *PyBytes_FromStringAndSize(const char *, Py_ssize_t) except NULL
-    char *PyBytes_AsString(PyObject *) except NULL
-    int _PyBytes_Resize(PyObject **, Py_ssize_t) except -1
 
 cdef extern from "num.h" nogil:
     enum: NUM_MAX
@@ -96,7 +90,6 @@ def encode(Snapshot snapshot, dialect, groups=None):
     cdef Rendering r = layout.renderings.get(dialect.name)
     cdef list wanted
     cdef PyObject *page
-    cdef char *start
     cdef char *out
     cdef const char *headers
     cdef const char *prefixes
@@ -109,7 +102,7 @@ def encode(Snapshot snapshot, dialect, groups=None):
     tail = r.tail
     tail_size = len(r.tail)
     page = PyBytes_FromStringAndSize(NULL, r.bound)
-    start = out = PyBytes_AsString(page)
+    out = PyBytes_AsString(page)
     if groups is None:
         with nogil:
             for i in range(r.families):
@@ -119,10 +112,7 @@ def encode(Snapshot snapshot, dialect, groups=None):
         wanted = [i for i, (_, group, _, _) in enumerate(layout.families) if group in groups]
         for i in wanted:
             out = write_family(out, r, i, snapshot.values, headers, prefixes, tail, tail_size)
-    _PyBytes_Resize(&page, out - start)
-    result = <object>page
-    Py_DECREF(result)
-    return result
+    return finish(page, out)
 
 
 def text_of(double value):

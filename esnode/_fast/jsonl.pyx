@@ -18,13 +18,8 @@ from libc.string cimport memchr, memcmp, memcpy, memset
 from posix.types cimport off_t
 from posix.unistd cimport pread
 
+from esnode._fast.page cimport PyBytes_AsString, PyBytes_FromStringAndSize, finish
 from esnode._fast.table cimport Layout, Snapshot
-
-cdef extern from "Python.h":
-    # Spelled with bare pointers: a bytes object may be resized only while nobody else has it.
-    PyObject *PyBytes_FromStringAndSize(const char *, Py_ssize_t) except NULL
-    char *PyBytes_AsString(PyObject *) except NULL
-    int _PyBytes_Resize(PyObject **, Py_ssize_t) except -1
 
 cdef extern from "num.h" nogil:
     enum: NUM_MAX
@@ -53,14 +48,6 @@ cdef enum:
     WINDOW = 1 << 16            # bytes that are read at once when lines are gathered
     SIZE_BITS = 24              # of a line's length, beside its offset in one number
     LINE_MAX = (1 << 24) - 2    # bytes of a line; a longer one counts as damage
-
-
-cdef bytes finish(PyObject *page, char *out):
-    """The page, cut where it ends."""
-    _PyBytes_Resize(&page, out - PyBytes_AsString(page))
-    result = <object>page
-    Py_DECREF(result)
-    return result
 
 
 def series_hash(bytes metric):
@@ -547,6 +534,13 @@ cdef Py_ssize_t split(const line *found, Piece *pieces, Py_ssize_t order) noexce
     return n
 
 
+cdef inline char *write_piece(char *out, const char *text, size_t size) noexcept:
+    """A piece and the comma after it."""
+    memcpy(out, text, size)
+    out[size] = b','
+    return out + size + 1
+
+
 def merge(bytes text, int64_t limit=4096):
     """Lines of one series as few lines without sums: (lines, damaged).
 
@@ -632,17 +626,11 @@ def merge(bytes text, int64_t limit=4096):
             memcpy(out, b',"values":[', 11)
             out += 11
             for k in range(first, i):
-                memcpy(out, pieces[k].values, pieces[k].values_size)
-                out += pieces[k].values_size
-                out[0] = b','
-                out += 1
+                out = write_piece(out, pieces[k].values, pieces[k].values_size)
             memcpy(out - 1, b'],"timestamps":[', 16)
             out += 15
             for k in range(first, i):
-                memcpy(out, pieces[k].stamps, pieces[k].stamps_size)
-                out += pieces[k].stamps_size
-                out[0] = b','
-                out += 1
+                out = write_piece(out, pieces[k].stamps, pieces[k].stamps_size)
             memcpy(out - 1, b']}\n', 3)
             result.append(finish(page, out + 2))
             first = i

@@ -29,6 +29,8 @@ def fake(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     fake = Fake(path)
     monkeypatch.setattr(nv, "nvmlLib", ctypes.CDLL(str(path)))
     monkeypatch.setattr(nv, "_nvmlGetFunctionPointer_cache", {})
+    while nv.nvmlLib.nvmlShutdown() == 0:
+        pass  # another test's lane may have left it open: a GPU that hung
     nv.nvmlInit()
     yield fake
     fake.reset()

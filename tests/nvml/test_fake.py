@@ -9,7 +9,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pynvml as nv
@@ -19,25 +19,6 @@ from tests import fakenvml
 from tests.fakenvml import TOTAL, Fake, Mig
 
 MODELS = ["T4", "A100", "A6000", "H100", "H200", "B200", "GB200"]
-
-
-@pytest.fixture(scope="module")
-def path() -> Path:
-    return fakenvml.library()
-
-
-@pytest.fixture
-def fake(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
-    """Without GPUs, and initialised."""
-    fake = Fake(path)
-    monkeypatch.setattr(nv, "nvmlLib", ctypes.CDLL(str(path)))
-    monkeypatch.setattr(nv, "_nvmlGetFunctionPointer_cache", {})
-    while nv.nvmlLib.nvmlShutdown() == 0:
-        pass  # another test's lane may have left it open: a GPU that hung
-    nv.nvmlInit()
-    yield fake
-    fake.reset()
-    nv.nvmlShutdown()
 
 
 def code(call: Callable[..., object], *arguments: object) -> int:
