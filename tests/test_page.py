@@ -385,9 +385,14 @@ def test_ten_thousand_ticks_leak_nothing(name: str, tmp_path: Path) -> None:
 
     ticks(1000)
     before = resources()
-    ticks(9000)
-    after = resources()
+    growth, resident = [], before[2]
+    for _ in range(3):
+        ticks(3000)
+        after = resources()
+        growth.append(after[2] - resident)
+        resident = after[2]
     # A thread of an earlier test may still have been about to end.
     assert after[0] == before[0]
     assert after[1] <= before[1]
-    assert after[2] - before[2] < 1 << 20
+    # What leaks grows each time; the allocator's pages, after thousands of tests, only now and then.
+    assert min(growth) < 1 << 18, growth
