@@ -394,5 +394,5 @@ def test_ten_thousand_ticks_leak_nothing(name: str, tmp_path: Path) -> None:
     # A thread of an earlier test may still have been about to end.
     assert after[0] == before[0]
     assert after[1] <= before[1]
-    # What leaks grows each time; the allocator's pages, after thousands of tests, only now and then.
+    # What leaks grows each time; the allocator's pages, after other tests, only now and then.
     assert min(growth) < 1 << 18, growth

@@ -11,12 +11,18 @@ from libc.math cimport NAN, pow
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset, strcmp, strcpy
+from posix.fcntl cimport F_DUPFD_CLOEXEC, fcntl
 from posix.time cimport nanosleep, timespec
+from posix.unistd cimport close, read, write
 
 from esnode._fast.crew cimport (
     crew, crew_abandon, crew_close, crew_new, crew_now, crew_running, crew_start, crew_task,
     crew_wait)
 from esnode._fast.table cimport Table
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    int eventfd(unsigned int initval, int flags)
+    enum: EFD_CLOEXEC, EFD_NONBLOCK
 
 cdef extern from "mailbox.h" nogil:
     ctypedef struct mail:
@@ -1390,7 +1396,13 @@ cdef struct Ear:                # the thread that waits for events
     crew_task base
     nvmlEventSet_t set
     int closing
+    int bell                    # an eventfd of its own, for it may outlive the driver's
     mailbox box
+
+
+cdef void free_ear(crew_task *base) noexcept nogil:
+    close((<Ear *>base).bell)
+    free(base)
 
 
 cdef void hear(crew_task *base) noexcept nogil:
@@ -1400,6 +1412,7 @@ cdef void hear(crew_task *base) noexcept nogil:
     cdef timespec pause
     cdef mail *event
     cdef int code
+    cdef uint64_t one = 1
     pause.tv_sec, pause.tv_nsec = 0, 100_000_000
     while not ear.closing:
         memset(&data, 0, sizeof(data))
@@ -1416,6 +1429,7 @@ cdef void hear(crew_task *base) noexcept nogil:
                 if nvmlDeviceGetUUID(data.device, event.uuid, 80):
                     event.uuid[0] = 0
                 mailbox_put(&ear.box)
+                write(ear.bell, &one, sizeof(one))
         elif code != NVML_ERROR_TIMEOUT:
             nanosleep(&pause, NULL)     # a lost GPU makes the wait end at once, again and again
 
@@ -1615,6 +1629,8 @@ cdef class Driver:
     cdef Fleet *fleet
     cdef Desk *desk
     cdef Ear *ear
+    #: Readable when there are events; the descriptor of an eventfd.
+    cdef readonly int bell
     cdef crew *crew
     cdef crew *ears
     cdef int64_t timeout, patience, started, deadline
@@ -1648,8 +1664,9 @@ cdef class Driver:
         self.desk = <Desk *>calloc(1, sizeof(Desk))
         self.crew = crew_new(STACK)
         self.ears = crew_new(STACK)
+        self.bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
         if (self.fleet == NULL or self.desk == NULL or self.crew == NULL
-                or self.ears == NULL):
+                or self.ears == NULL or self.bell < 0):
             raise MemoryError
         self.fleet.window = <int64_t>(window * 1e9)
         self.fleet.events = events
@@ -1677,6 +1694,7 @@ cdef class Driver:
         crew_abandon(self.crew, &self.desk.base)
         crew_close(self.crew)
         crew_close(self.ears)
+        close(self.bell)
         if not hangs:
             free(self.fleet)    # else a call that comes back may still look at it
         else:
@@ -1745,7 +1763,8 @@ cdef class Driver:
             if self.ear == NULL:
                 raise MemoryError
             self.ear.base.run = hear
-            self.ear.base.release = free_desk
+            self.ear.base.release = free_ear
+            self.ear.bell = fcntl(self.bell, F_DUPFD_CLOEXEC, 0)
             self.ear.set = self.fleet.set
             task = &self.ear.base
             crew_start(self.ears, &task, 1)
@@ -1960,9 +1979,11 @@ cdef class Driver:
         """The events since the last call: (Unix time, type, data, uuid, gi, ci) each, and the
         number of those that were lost."""
         cdef const mail *event
+        cdef uint64_t rings
         found = []
         if self.ear == NULL:
             return found, 0
+        read(self.bell, &rings, sizeof(rings))      # before the box: what comes now rings again
         event = mailbox_peek(&self.ear.box)
         while event != NULL:
             found.append((event.time, event.type, event.data, _text(event.uuid),

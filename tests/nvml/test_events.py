@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from esnode.collectors.nvidia.gpus import Gpus
+from esnode.collectors.nvidia.journal import Event
 from esnode.config import Config
 from esnode.sampler import Lane
 from esnode.xids import COMMON
@@ -159,3 +162,63 @@ def test_counters_outlive_the_agent(fake: Fake, start: Callable[..., Lane], kmsg
     assert found["gpu_xid_errors_total", "0", "79"] == 1  # not once more
     assert found["gpu_xid_errors_total", "0", "95"] == 1  # logged while there was no agent
     assert found["gpu_last_xid", "0"] == 95
+
+
+class Heard:
+    """What a lane has heard of, and when."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.events: list[tuple[Event, int | None, float]] = []
+        gpus = lane.parts[0].collector
+        assert isinstance(gpus, Gpus)
+        gpus.heard = lambda event, gpu: self.events.append((event, gpu, time.monotonic()))
+
+    def wait(self, number: int) -> list[tuple[str, str, int | None, int | None]]:
+        wait_for(lambda: len(self.events) >= number, 5)
+        return [(event.source, event.kind, event.code, gpu) for event, gpu, _ in self.events]
+
+
+def test_an_event_is_heard_of_between_two_readings(fake: Fake, start: Callable[..., Lane]) -> None:
+    lane = start()
+    heard = Heard(lane)
+    delays = []
+    for number in range(5):
+        told = time.monotonic()
+        fake.gpu(1).event(XID, 79 + number)
+        heard.wait(number + 1)
+        delays.append(heard.events[-1][2] - told)
+    assert min(delays) < 0.1, delays
+    assert heard.wait(5)[0] == ("nvml", "xid", 79, 1)
+
+
+def test_a_line_of_the_log_is_heard_of_once(
+    fake: Fake, start: Callable[..., Lane], kmsg: Kmsg
+) -> None:
+    lane = start()
+    heard = Heard(lane)
+    kmsg.add(line(PCI[0], 48))
+    assert heard.wait(1) == [("kernel", "xid", 48, 0)]
+    fake.gpu(0).event(XID, 48)  # its twin
+    fake.gpu(0).event(XID, 31)
+    assert heard.wait(2)[1:] == [("nvml", "xid", 31, 0)]
+    counted = rows(lane)
+    assert counted["gpu_xid_errors_total", "0", "48"] == 1
+    assert counted["gpu_xid_errors_total", "0", "31"] == 1
+
+
+def test_a_hanging_gpu_holds_up_no_event(
+    fake: Fake, start: Callable[..., Lane], kmsg: Kmsg
+) -> None:
+    lane = start()
+    heard = Heard(lane)
+    fake.gpu(1).hang()
+    reading = threading.Thread(target=lane.read, args=(True,))
+    reading.start()
+    try:
+        kmsg.add(line(PCI[1], 79))
+        assert heard.wait(1) == [("kernel", "xid", 79, 1)]
+        fake.gpu(0).event(XID, 31)
+        assert heard.wait(2)[1:] == [("nvml", "xid", 31, 0)]
+    finally:
+        fake.release()
+        reading.join()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -19,6 +20,7 @@ from .card import Card
 from .journal import Event, Journal, pci_address
 from .kernel_log import KernelLog
 from .readings import GPU
+from .watch import Watch
 
 XIDS = counter(
     "esnode_gpu_xid_errors_total", "Errors that the driver tells, by Xid.", (*GPU, "xid")
@@ -56,9 +58,19 @@ RETRY = 60.0
 
 
 class Events:
-    """Counts what happens to the GPUs, and fills the rows of those that are shown."""
+    """Counts what happens to the GPUs, and fills the rows of those that are shown.
 
-    def __init__(self, table: Table, host: Host, report: Callable[[str], None]) -> None:
+    The sources are read with the lane, and at once when one of them has something new, by a thread
+    that no GPU can hold up; ``heard`` is called with each new event, on either.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        host: Host,
+        report: Callable[[str], None],
+        heard: Callable[[Event], None],
+    ) -> None:
         self.table = table
         self.host = host
         self.report = report
@@ -68,10 +80,15 @@ class Events:
             directory = state_directory(os.environ)
         except OSError as error:
             report(f"events are not kept: {error}")
-        self.journal = Journal(directory)
+        self.journal = Journal(directory, heard)
         self.tell(self.journal.start())
+        self.driver: Any = None
         self.log: KernelLog | None = None
         self.log_due = 0.0
+        #: Held while a source is read. What failed then is reported with the lane.
+        self.lock = threading.Lock()
+        self.problems: list[str] = []
+        self.watch = Watch(self.take)
         self.rows: dict[tuple[Metric, tuple[str, ...]], int] = {}
         #: The journal's changes and the places of the cards when it was told these, and how far it
         #: was told that the log has been read.
@@ -87,7 +104,13 @@ class Events:
         self.problem = problem
 
     def close(self, timeout: float) -> None:
-        """Writes a last time."""
+        """Lets go of the sources, and writes a last time."""
+        self.watch.stop(timeout)
+        with self.lock:
+            self.driver = None
+            if self.log is not None:
+                self.log.close()
+                self.log = None
         self.journal.close(timeout)
 
     def read(self, driver: Any, cards: Collection[Card]) -> None:
@@ -98,39 +121,56 @@ class Events:
             names = ((pci_address(pci), uuid) for pci, uuid in places)
             self.journal.name({pci: uuid for pci, uuid in names if pci and uuid})
             self.named = self.journal.changes, places
-        listens = driver is not None and driver.listens
-        if listens:
-            self.listen(driver)
-        self.read_log()
+        if self.driver is None and driver is not None:
+            self.driver = driver
+            self.watch.follow(driver.bell)
+        self.open_log()
+        self.take()
+        with self.lock:
+            problems, self.problems = self.problems, []
+        for problem in problems:
+            self.report(problem)
         self.tell(self.journal.problem)
+        listens = self.driver is not None and self.driver.listens
         state = (self.journal.changes, labels, listens, self.log is not None)
         if state != self.shown:
             self.shown = state
             self.fill(cards, listens)
 
-    def listen(self, driver: Any) -> None:
+    def take(self) -> None:
+        """Counts what the sources have to tell; any thread may ask."""
+        with self.lock:
+            self.listen()
+            self.read_log()
+
+    def listen(self) -> None:
         """Takes the driver's events."""
-        told, lost = driver.events()
+        if self.driver is None:
+            return
+        told, lost = self.driver.events()
         if lost:
-            self.report(f"{lost} events of the driver are lost: too many at once")
+            self.problems.append(f"{lost} events of the driver are lost: too many at once")
         if told:
             self.journal.add(
                 Event(when, "nvml", KINDS.get(kind, f"event_{kind:x}"), uuid, None, data, gi, ci)
                 for when, kind, data, uuid, gi, ci in told
             )
 
-    def read_log(self) -> None:
-        """Takes the new lines of the kernel's log, where it may be read."""
+    def open_log(self) -> None:
+        """Opens the kernel's log, where that is due."""
         now = time.monotonic()
-        if self.log is None:
-            if now < self.log_due:
-                return
+        if self.log is None and now >= self.log_due:
             self.log_due = now + RETRY
             # One that may not be read is no failure: not every agent is given the right to.
             with contextlib.suppress(Unavailable):
                 self.log = KernelLog(self.host, self.journal.position)
+                self.watch.follow(self.log.fileno())
+
+    def read_log(self) -> None:
+        """Takes the new lines of the kernel's log, where it may be read."""
         if self.log is None:
             return
+        end = time.monotonic() + 0.5
         try:
             more = True
             while more:
@@ -138,9 +178,9 @@ class Events:
                 if events or position != self.reached:
                     self.journal.add(events, position)
                     self.reached = position
-                more = self.log.behind and time.monotonic() < now + 0.5
+                more = self.log.behind and time.monotonic() < end
         except OSError as error:
-            self.report(f"{self.log.path}: {error.strerror}")
+            self.problems.append(f"{self.log.path}: {error.strerror}")
             self.log.close()
             self.log = None
 

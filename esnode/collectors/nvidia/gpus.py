@@ -14,6 +14,7 @@ from ..base import Collector, Refused, Unavailable
 from . import card, driver, events, readings, visible
 from .card import Card, Told
 from .events import Events
+from .journal import Event
 from .pci import PciDevices
 from .readings import Rows
 
@@ -66,6 +67,9 @@ class Gpus(Collector):
 
     #: Asks for a new process, after the driver was replaced by another version.
     restart: Callable[[str], None] | None = None
+    #: Is told each event of a GPU, with the number of its GPU where that is known, within some
+    #: milliseconds and on any thread.
+    heard: Callable[[Event, int | None], None] | None = None
     events: Events | None = None
 
     def bind(self) -> None:
@@ -248,8 +252,12 @@ class Gpus(Collector):
         if self.events is None:
             if not self.on_bus and not self.is_open:
                 return
-            self.events = Events(self.table, self.host, self.report)
+            self.events = Events(self.table, self.host, self.report, self.hear)
         self.events.read(self.driver, self.cards.values())
+
+    def hear(self, event: Event) -> None:
+        if self.heard is not None:
+            self.heard(event, self.numbers.get(event.uuid or ""))
 
     def stop(self) -> None:
         if self.events is not None:

@@ -21,7 +21,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
@@ -159,9 +159,13 @@ class Journal:
     :meth:`close`, and these no longer than they are told.
     """
 
-    def __init__(self, directory: Path | None) -> None:
-        """``directory`` is where the file is; without one nothing outlives the process."""
+    def __init__(
+        self, directory: Path | None, heard: Callable[[Event], None] = lambda _: None
+    ) -> None:
+        """``directory`` is where the file is; without one nothing outlives the process. ``heard``
+        is called with each event that is counted, on the thread that adds it."""
         self.directory = directory
+        self.heard = heard
         #: What is wrong with the file at present; one line that names it.
         self.problem: str | None = None
         #: Grows with all that changes the counters.
@@ -190,19 +194,23 @@ class Journal:
     def add(self, events: Iterable[Event], position: Position | None = None) -> int:
         """Counts events, and notes how far the kernel's log has been read with them; how many were
         new, not the twin of one that had been told by the other source. Asks for a writing."""
+        new = []
         with self._changed:
             before = self._position
-            taken = new = 0
+            taken = 0
             for event in events:
                 taken += 1
-                new += self._take(event)
+                if self._take(event):
+                    new.append(self._events[-1])
             if position is not None:
                 self._position = position
             self.changes += bool(taken)
             moved = position is not None and (before is None or before.boot != position.boot)
             if taken or moved:
                 self._ask()
-            return new
+        for event in new:
+            self.heard(event)
+        return len(new)
 
     def name(self, gpus: Mapping[str, str]) -> None:
         """Says which UUID is at which PCI address. What was counted by address goes to the UUID."""
