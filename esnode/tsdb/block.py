@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,61 +16,66 @@ CHUNK = 1 << 20
 
 
 class Open:
-    """The block of one window, to append to. All methods raise OSError."""
+    """The block of one window, to append to. All methods raise OSError.
+
+    Its file is open only while it is written: a file system with a file that is open for writing
+    cannot be made read-only.
+    """
 
     def __init__(self, path: Path, start: int) -> None:
         self.start = start
         self.path = path / name(start)
-        fresh = not self.path.exists()
-        self.path.mkdir(mode=0o700, exist_ok=True)
-        if fresh:
-            index.sync_directory(path)
-        file = self.path / OPEN
-        fresh = not file.exists()
-        self.file = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            if fresh:
-                index.sync_directory(self.path)
-            # Behind it stands at most a line that was torn: it goes with the first append.
-            self.size = last_line(self.file, os.fstat(self.file).st_size)
-        except OSError:
-            self.close()
-            raise
+        #: The bytes of the file that are known to be good; None before the first append.
+        self.size: int | None = None
         self.scan = Scan()
-
-    def close(self) -> None:
-        os.close(self.file)
 
     def append(self, texts: Iterable[bytes]) -> None:
         """Adds texts of whole lines, so that they last. They are all there, or none of them."""
-        found = os.fstat(self.file)
-        if not found.st_nlink:
-            raise FileNotFoundError(errno.ENOENT, "was removed", str(self.path / OPEN))
-        if found.st_size != self.size:  # a torn line, or a failed write that was not undone
-            os.ftruncate(self.file, self.size)
+        fresh = not self.path.exists()
+        self.path.mkdir(mode=0o700, exist_ok=True)
+        if fresh:
+            index.sync_directory(self.path.parent)
+        file = self.path / OPEN
+        fresh = not file.exists()
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            if fresh:
+                index.sync_directory(self.path)
+            self._append(descriptor, texts)
+        finally:
+            os.close(descriptor)
+
+    def _append(self, descriptor: int, texts: Iterable[bytes]) -> None:
+        length = os.fstat(descriptor).st_size
+        if self.size is None or length < self.size:  # the first one, or another file
+            self.scan = Scan()
+            self.size = last_line(descriptor, length)
+        if length != self.size:  # a torn line, or a failed write that was not undone
+            os.ftruncate(descriptor, self.size)
         size = self.size
         try:
             for text in texts:
                 left = memoryview(text)
                 while left:
-                    written = os.write(self.file, left)
+                    written = os.write(descriptor, left)
                     size += written
                     left = left[written:]
-            os.fdatasync(self.file)
+            os.fdatasync(descriptor)
         except BaseException:
             # What a failed sync left in the page cache may never reach the disk: written anew.
             with contextlib.suppress(OSError):
-                os.ftruncate(self.file, self.size)
+                os.ftruncate(descriptor, self.size)
             raise
         self.size = size
 
     def describe(self) -> None:
         """Writes the index, for what has been appended up to now."""
         before = self.scan.end
-        while self.scan.end < self.size:
-            data = os.pread(self.file, min(CHUNK, self.size - self.scan.end), self.scan.end)
-            if not self.scan.feed(data):
-                break
+        with (self.path / OPEN).open("rb") as file:
+            while self.scan.end < (self.size or 0):
+                size = min(CHUNK, (self.size or 0) - self.scan.end)
+                if not self.scan.feed(os.pread(file.fileno(), size, self.scan.end)):
+                    break
         if self.scan.end > before or not (self.path / INDEX).exists():
             index.write(self.path, index.describe(self.start, self.scan))
 

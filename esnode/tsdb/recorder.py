@@ -181,8 +181,6 @@ class Recorder:
             with self._lock:
                 self._wake.wait_for(self._called, due - time.monotonic())
         self._abandon()
-        for each in self._open.values():
-            each.close()
         if self._held is not None:
             os.close(self._held)
 
@@ -342,11 +340,7 @@ class Recorder:
                             written += samples
                             yield text
 
-                try:
-                    self._block(start).append(render_all())
-                except OSError:
-                    self._close(start)
-                    raise
+                self._block(start).append(render_all())
                 del left[start]
                 self.samples += written
         finally:
@@ -359,7 +353,7 @@ class Recorder:
                 self._size = sum(map(cost, self._queue))
 
     def _block(self, start: int) -> block.Open:
-        """The block of a window, to append to; that of another window stays open for its index."""
+        """The block of a window, to append to; that of another one stays for its index."""
         self._abandon(start)
         found = self._open.get(start)
         if found is None:
@@ -367,10 +361,8 @@ class Recorder:
         return found
 
     def _close(self, start: int) -> None:
-        """Lets go of a block."""
-        found = self._open.pop(start, None)
-        if found is not None:
-            found.close()
+        """Lets go of what is known of an open block."""
+        self._open.pop(start, None)
 
     def _describe(self) -> None:
         """Writes the indexes of the open blocks where that is due."""

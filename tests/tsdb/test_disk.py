@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,8 +75,8 @@ def test_a_disk_that_fills(disk: Path, recorder: Recorder) -> None:
 def test_sealing_on_a_full_disk(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be sealed stays as it is, and is sealed when there is room."""
     monkeypatch.setattr("esnode.tsdb.recorder.PAUSE", 0.2)
-    time = START / 1000
-    recorder = Recorder(disk / "tsdb", flush=0.05, clock=lambda: time)
+    now = START / 1000
+    recorder = Recorder(disk / "tsdb", flush=0.05, clock=lambda: now)
     recorder.start()
     source = many(ROWS)
     wanted: list[Sample] = []
@@ -90,7 +91,7 @@ def test_sealing_on_a_full_disk(disk: Path, monkeypatch: pytest.MonkeyPatch) -> 
                 other.write(bytes(4096))
         except OSError:
             pass
-    time = (START + WINDOW) / 1000
+    now = (START + WINDOW) / 1000
     wait_for(lambda: recorder.errors > 0, "a failed sealing")
     assert sorted(held(recorder.path)) == sorted(wanted)
     assert sorted(file.name for file in (recorder.path / name(START)).iterdir()) == [OPEN]
@@ -107,7 +108,6 @@ def test_a_disk_that_becomes_read_only(disk: Path, recorder: Recorder) -> None:
     recorder.add(first)
     assert recorder.flush()
     wanted = list(samples(first))
-    recorder._close(START)  # a file system with a file open for writing cannot be made read-only
     mount("-o", "remount,ro", disk)
     for tick in (second, third):
         recorder.add(tick)
@@ -131,3 +131,35 @@ def test_an_agent_on_a_full_disk_serves(disk: Path) -> None:
         assert agent.log.count("cannot be written") == 1
         code, seconds = agent.end()
     assert (code, seconds < 5) == (0, True)
+
+
+@pytest.mark.usefixtures("restless")
+def test_an_agent_whose_disk_becomes_read_only(disk: Path) -> None:
+    """Nothing that it keeps open is in the way; what it reads meanwhile is written afterwards."""
+    mount("-o", "remount,size=64m", disk)
+    path = disk / "tsdb"
+    with Agent(
+        *("--scrape-interval", "100ms", "--enable-local-tsdb"), *("--local-tsdb-path", str(path))
+    ) as agent:
+
+        def number(name: str) -> float:
+            return agent.series()[f"esnode_agent_tsdb_{name}_total"]
+
+        wait_for(lambda: number("samples") > 0, "a flush")
+        remount = ["mount", "-o", "remount,ro", str(disk)]
+        # It is in the way only while it writes.
+        wait_for(lambda: not subprocess.run(remount, stderr=subprocess.DEVNULL).returncode, "ro")
+        began = time.time() * 1000
+        errors = number("errors")
+        wait_for(lambda: number("errors") > errors, "a failed flush")
+        written = number("samples")
+        time.sleep(0.5)
+        assert number("samples") == written
+        ended = time.time() * 1000
+        mount("-o", "remount,rw", disk)
+        wait_for(lambda: number("samples") > written, "it goes on")
+        assert number("dropped_samples") == 0
+        assert agent.log.count("cannot be written") == 1
+        assert agent.end()[0] == 0
+    assert list(verify(path)) == []
+    assert any(began < stamp < ended for _, stamp, _ in held(path)), "of that time, too"

@@ -197,7 +197,6 @@ def test_a_path_that_is_removed_comes_back(recorder: Recorder) -> None:
     assert recorder.flush()
     shutil.rmtree(recorder.path / name(START))
     wanted = put(recorder, source.tick(START + 1, [1, 2]))
-    recorder.flush()
     assert recorder.flush()
     assert held(recorder.path) == wanted
 

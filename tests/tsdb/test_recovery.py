@@ -71,7 +71,6 @@ def test_appending_cuts_a_torn_line_by_itself(tmp_path: Path) -> None:
     file.write_bytes(good + b"torn")
     opened = Open(tmp_path, START)
     opened.append([good.replace(b"\n", b"?\n"), good])
-    opened.close()
     assert file.read_bytes() == good + good.replace(b"\n", b"?\n") + good
     assert held(tmp_path) == wanted
 
