@@ -246,11 +246,9 @@ def export(recorder: Recorder, selection: Selection, form: str, eof: bool) -> Ex
     """What is recorded, with what is not written yet."""
     declared = [metric for cls in COLLECTORS for metric in cls.metrics]
     metrics = {metric.name: metric for metric in (*declared, *own.Agent.metrics)}
-
-    def report(path: Path, text: str) -> None:
-        log.warning("%s: left out of an export: %s", path, text)
-
-    return Export(recorder.path, selection, form, metrics, recorder.pending(), eof, report)
+    return Export(
+        recorder.path, selection, form, metrics, recorder.pending(), eof, recorder.damaged
+    )
 
 
 def recorder(config: Config) -> Recorder:

@@ -14,7 +14,7 @@ from .._fast.export import FORMS, Writer
 from ..dialects import OPENMETRICS, series_prefix
 from ..metrics import Metric
 from .layout import metric_name
-from .reader import Line, Report, blocks, ignore, lines
+from .reader import Line, Report, Unwritten, blocks, ignore, lines
 from .select import SelectError, Selection
 
 #: Bytes of a piece of an export, or a line's samples more.
@@ -36,7 +36,7 @@ class Export:
     form: ``prometheus``, ``openmetrics``, ``jsonl`` or ``csv``. The first, the last and jsonl go
     block by block, and within a block series by series; openmetrics goes family by family.
     ``metrics``: what is declared, by name; of others the kind is told by the name. ``pending``:
-    lines that are not written yet, by the start of their window. ``eof``: whether the end is
+    what is not written yet, by the start of their window. ``eof``: whether the end is
     marked. Raises SelectError.
     """
 
@@ -46,7 +46,7 @@ class Export:
         selection: Selection,
         form: str = "prometheus",
         metrics: Mapping[str, Metric] | None = None,
-        pending: Mapping[int, bytes] | None = None,
+        pending: Mapping[int, Unwritten] | None = None,
         eof: bool = True,
         report: Report = ignore,
     ) -> None:

@@ -36,12 +36,14 @@ Report = Callable[[Path, str], None]
 #: A metric object, and a line or several of its series.
 Line = tuple[bytes, bytes]
 Lines = Generator[Line, None, None]
+#: What is not written yet of one window: its lines of the wanted series, in the order of `lines`.
+Unwritten = Callable[[Wanted | None], Lines]
 
 
 class Block:
-    """One window of a path. ``pending``: lines of it that are not written yet."""
+    """One window of a path. ``pending``: what is not written of it yet."""
 
-    def __init__(self, path: Path, start: int, pending: bytes = b"") -> None:
+    def __init__(self, path: Path, start: int, pending: Unwritten | None = None) -> None:
         self.start = start
         self.end = start + WINDOW
         self.path = path / name(start)
@@ -58,13 +60,11 @@ class Block:
         return index.read(self.path)
 
 
-def blocks(path: Path, pending: Mapping[int, bytes] | None = None) -> list[Block]:
+def blocks(path: Path, pending: Mapping[int, Unwritten] | None = None) -> list[Block]:
     """The blocks below a path in order. ``pending``: what a recorder has not written yet, asked of
     it before; its windows are blocks, too."""
     pending = pending or {}
-    return [
-        Block(path, start, pending.get(start, b"")) for start in sorted({*starts(path), *pending})
-    ]
+    return [Block(path, start, pending.get(start)) for start in sorted({*starts(path), *pending})]
 
 
 def ignore(path: Path, text: str) -> None:
@@ -90,11 +90,8 @@ def lines(block: Block, wanted: Wanted | None = None, report: Report = ignore) -
             sources.append(sealed_lines(block, sealed, wanted, report))
         if opened is not None:
             sources.append(open_lines(block.path / OPEN, opened, wanted, report))
-        if block.pending:
-            descriptor = os.memfd_create("pending", os.MFD_CLOEXEC)
-            stack.callback(os.close, descriptor)
-            write_all(descriptor, block.pending)
-            sources.append(open_lines(block.path / OPEN, descriptor, wanted, report))
+        if block.pending is not None:
+            sources.append(block.pending(wanted))
         for source in sources:
             stack.enter_context(closing(source))
         if len(sources) == 1 and opened is None and sealed is not None:
@@ -119,17 +116,23 @@ def open_file(path: Path, stack: ExitStack) -> int | None:
     return descriptor
 
 
-def write_all(descriptor: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(descriptor, left) :]
+def scan_file(path: Path, descriptor: int, wanted: Wanted | None, report: Report) -> Scan:
+    """Scans a file of lines, and keeps where they are."""
+    scan = Scan(wanted, True)
+    for _ in scanned(path, descriptor, scan, report):
+        pass
+    return scan
 
 
-def scan_file(
-    path: Path, descriptor: int, wanted: Wanted | None, report: Report, keep: bool = True
-) -> Scan:
-    """Scans a file of lines up to its present end; a line that is being written is left out."""
-    scan = Scan(wanted, keep)
+def check(path: Path, report: Report) -> Generator[int, None, None]:
+    """Reports what is damaged in a file of lines, in steps. Raises OSError."""
+    with path.open("rb") as file:
+        yield from scanned(path, file.fileno(), Scan(None, False), report)
+
+
+def scanned(path: Path, descriptor: int, scan: Scan, report: Report) -> Generator[int, None, None]:
+    """Scans a file of lines up to its present end in steps, each of which yields the bytes that
+    were scanned; a line that is being written is left out."""
     size = os.fstat(descriptor).st_size
     step = CHUNK
     while scan.end < size:
@@ -141,11 +144,11 @@ def scan_file(
             step *= 2  # a line that is longer than that
         else:
             step = CHUNK
+        yield scan.end
     for offset, length in scan.damage:
         report(path, f"line at {offset}, {length} bytes: damaged")
     if scan.damaged > len(scan.damage):
         report(path, f"{scan.damaged - len(scan.damage)} more lines: damaged")
-    return scan
 
 
 def open_lines(path: Path, descriptor: int, wanted: Wanted | None, report: Report) -> Lines:

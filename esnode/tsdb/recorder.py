@@ -14,13 +14,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from .._fast.jsonl import render
 from .._fast.table import Snapshot
-from . import block, retention, seal
-from .layout import LOCK, OPEN, metric_object, name, starts, window
+from . import block, reader, retention, runs, seal
+from .layout import LOCK, OPEN, SEALED, name, starts, window
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +35,16 @@ SNAPSHOT = 128
 SHRINKS = 6
 #: Different messages that are logged.
 MESSAGES = 100
+#: Places of damage in a block that are logged, and that are counted.
+TOLD = 20
+PLACES = 2000
 #: Seconds that the last flush may take at the end.
 PATIENCE = 10.0
 #: Seconds until what could not be sealed is tried again.
 PAUSE = 300.0
 
-Run = list[Snapshot]
-#: A block, and what is being done with it step by step.
-Job = tuple[int, Generator[int, None, None]]
+#: The block that something is being done with step by step, unless it is only read.
+Job = tuple[int | None, Generator[int, None, None]]
 
 
 class Locked(Exception):  # noqa: N818  # says what is the case
@@ -99,11 +101,14 @@ class Recorder:
         #: Blocks whose index was not looked at since the start.
         self._unchecked: set[int] = set()
         self._job: Job | None = None
-        self._pause = 0.0
+        #: When a job on a block that has failed is to be tried again.
+        self._later: dict[int | None, float] = {}
         #: Whether the last flush wrote all that there was.
         self._good = False
         self._described = time.monotonic()
         self._logged: set[str] = set()
+        #: The damage that was found, by the block's directory.
+        self._places: dict[Path, set[str]] = {}
         self._thread = threading.Thread(target=self._run, name="tsdb", daemon=True)
 
     # What others call.
@@ -142,15 +147,29 @@ class Recorder:
             self._wake.notify_all()
             return self._wake.wait_for(lambda: self._done >= goal, timeout) and self._good
 
-    def pending(self) -> dict[int, bytes]:
-        """What is not written yet as lines, by the start of their window. To be asked for before
-        the blocks are read, so that nothing is missed that is written in between."""
+    def pending(self) -> dict[int, reader.Unwritten]:
+        """What is not written yet, by the start of its window. To be asked for before the blocks
+        are read, so that nothing is missed that is written in between. It holds the snapshots, and
+        renders a line when it is read."""
         with self._lock:
             snapshots = [*self._flight, *self._queue]
         return {
-            start: b"".join(text for run in runs for text, _ in texts(run))
-            for start, runs in by_window(snapshots).items()
+            start: partial(runs.lines, found) for start, found in runs.by_window(snapshots).items()
         }
+
+    def damaged(self, path: Path, text: str) -> None:
+        """Counts and logs damage that somebody has met in a block's file, once for each place."""
+        with self._lock:
+            places = self._places.setdefault(path.parent, set())
+            if text in places or len(places) >= PLACES:
+                return
+            places.add(text)
+            self.errors += 1
+            told = len(places)
+        if told <= TOLD:
+            log.warning("%s: %s", path, text)
+        if told == TOLD:
+            log.warning("%s: what else is damaged in it is only counted", path.parent)
 
     def stop(self, timeout: float = PATIENCE) -> None:
         """Writes what there is, and ends."""
@@ -225,7 +244,6 @@ class Recorder:
         if self._ready:
             return
         for start in starts(self.path):
-            directory = self.path / name(start)
             self._unchecked.add(start)
             try:
                 cut = block.recover(self.path, start)
@@ -233,7 +251,10 @@ class Recorder:
                 self._fault(error)
             else:
                 if cut:
-                    self._damage(f"{directory}: a last line without its end, {cut} bytes, went")
+                    self.damaged(
+                        self.path / name(start) / OPEN,
+                        f"a last line without its end, {cut} bytes, went",
+                    )
         self._ready = True
 
     def _prune(self) -> None:
@@ -244,7 +265,7 @@ class Recorder:
             self._remove(start)
         found = retention.sizes(self.path)
         room = self.budget
-        if self._job:  # what it writes has to fit in, too
+        if self._job and self._job[0] is not None:  # what it writes has to fit in, too
             room -= found.get(self._job[0], 0) // SHRINKS
         for start in retention.excess(found, room, current):
             self._remove(start)
@@ -258,6 +279,7 @@ class Recorder:
         self._abandon(start)
         self._close(start)
         retention.remove(self.path, start)
+        self._places.pop(self.path / name(start), None)
         log.info("%s: removed, for its age or the budget", self.path / name(start))
 
     def _tidy(self, due: float) -> None:
@@ -279,39 +301,41 @@ class Recorder:
                 if time.monotonic() >= due:
                     return
         except Exception as error:
-            self._abandon()
-            self._pause = time.monotonic() + PAUSE
+            if self._job:
+                self._later[self._job[0]] = time.monotonic() + PAUSE
+                self._abandon()
             self._fault(error)
 
     def _next(self) -> Job | None:
         """Takes up the next job, if there is one. A block is finished when its window is not
         that of the clock and the last flush did not write to it."""
-        if time.monotonic() < self._pause:
-            return None
+        now = time.monotonic()
         current = window(int(self.clock() * 1000))
         for start in starts(self.path):
-            if start == current or start in self._recent:
+            if now < self._later.get(start, now):
                 continue
             directory = self.path / name(start)
-            if (directory / OPEN).exists():
+            unchecked = start in self._unchecked
+            lines = (directory / OPEN).exists()
+            if start == current or start in self._recent:
+                if not (unchecked and lines):
+                    continue
+                self._job = None, reader.check(directory / OPEN, self.damaged)
+            elif lines:
                 self._close(start)
-                self._job = start, seal.seal(self.path, start, self._report)
-                return self._job
-            if start in self._unchecked:
-                self._unchecked.discard(start)
-                if not seal.matches(directory):
-                    self._job = start, seal.rebuild(self.path, start, self._report)
-                    return self._job
-        return None
+                self._job = start, seal.seal(self.path, start, self.damaged)
+            elif unchecked and (directory / SEALED).exists() and not seal.matches(directory):
+                self._job = start, seal.rebuild(self.path, start, self.damaged)
+            self._unchecked.discard(start)
+            if self._job:
+                break
+        return self._job
 
     def _abandon(self, start: int | None = None) -> None:
         """Gives up the job, or the job on one block."""
         if self._job and start in (None, self._job[0]):
             self._job[1].close()
             self._job = None
-
-    def _report(self, path: Path, text: str) -> None:
-        self._damage(f"{path}: {text}")
 
     def _measure(self) -> None:
         """Takes the figures of what is on the disk."""
@@ -327,16 +351,16 @@ class Recorder:
         with self._lock:
             self._flight = list(self._queue)
             self._queue.clear()
-        left = by_window(self._flight)
+        left = runs.by_window(self._flight)
         self._recent = set(left)
         try:
             for start in list(left):
                 written = 0
 
-                def render_all(runs: Iterable[Run] = left[start]) -> Iterator[bytes]:
+                def render_all(found: list[runs.Run] = left[start]) -> Iterator[bytes]:
                     nonlocal written
-                    for run in runs:
-                        for text, samples in texts(run):
+                    for run in found:
+                        for text, samples in runs.texts(run):
                             written += samples
                             yield text
 
@@ -344,7 +368,7 @@ class Recorder:
                 del left[start]
                 self.samples += written
         finally:
-            kept = {id(snapshot) for runs in left.values() for run in runs for snapshot in run}
+            kept = {id(snapshot) for found in left.values() for run in found for snapshot in run}
             with self._lock:
                 self._queue.extendleft(
                     snapshot for snapshot in reversed(self._flight) if id(snapshot) in kept
@@ -372,11 +396,6 @@ class Recorder:
             for each in self._open.values():
                 each.describe()
 
-    def _damage(self, message: str) -> None:
-        """Counts and logs what a crash or the disk has spoilt."""
-        self.errors += 1
-        log.warning("%s", message)
-
     def _fault(self, error: Exception) -> None:
         """Counts a failure; logs it unless it was logged before."""
         self.errors += 1
@@ -390,27 +409,3 @@ class Recorder:
 def cost(snapshot: Snapshot) -> int:
     """The memory that a snapshot takes, in bytes."""
     return 8 * len(snapshot) + SNAPSHOT
-
-
-def by_window(snapshots: Iterable[Snapshot]) -> dict[int, list[Run]]:
-    """Runs of snapshots that can be rendered together, by the start of their window: of one layout,
-    each later than the one before it."""
-    runs: dict[int, list[Run]] = {}
-    last: dict[tuple[int, int], Run] = {}
-    for snapshot in snapshots:
-        start = window(snapshot.unix_ms)
-        key = start, id(snapshot.layout)
-        run = last.get(key)
-        if run is None or run[-1].unix_ms >= snapshot.unix_ms:
-            run = last[key] = []
-            runs.setdefault(start, []).append(run)
-        run.append(snapshot)
-    return runs
-
-
-def texts(run: Run) -> Iterator[tuple[bytes, int]]:
-    """A run's lines, in texts of bounded size, each with how many samples are in it."""
-    row = 0
-    while row < len(run[0]):
-        text, row, samples = render(run, metric_object, row)
-        yield text, samples

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from esnode._fast.table import Snapshot, Table
 from esnode.metrics import Metric, gauge
-from esnode.tsdb.reader import Report, blocks, ignore, lines
+from esnode.tsdb.reader import Report, Unwritten, blocks, ignore, lines
 
 HEAT = gauge("heat_celsius", "Heat.", ("who", "where"))
 LOAD = gauge("load", "Load.")
@@ -63,7 +63,7 @@ def parse(line: bytes) -> list[Sample]:
 
 
 def held(
-    path: Path, pending: Mapping[int, bytes] | None = None, report: Report = ignore
+    path: Path, pending: Mapping[int, Unwritten] | None = None, report: Report = ignore
 ) -> list[Sample]:
     """All samples of a path as its reader gives them, which is in order and each once."""
     found: list[Sample] = []

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 
 from esnode.tsdb.export import BESIDE, PIECE, Export
 from esnode.tsdb.layout import OPEN, WINDOW, name
+from esnode.tsdb.reader import Unwritten
 from esnode.tsdb.seal import seal
 from esnode.tsdb.select import SelectError, Selection, select
 from tests.tsdb.written import (
@@ -41,7 +42,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pending(path: Path) -> Mapping[int, bytes]:
+def pending(path: Path) -> Mapping[int, Unwritten]:
     return write(path, HISTORY, unwritten=3)
 
 
@@ -111,7 +112,7 @@ SELECTIONS = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("selection", SELECTIONS.values(), ids=SELECTIONS)
 def test_an_export_is_what_was_written(
-    form: str, selection: Selection, path: Path, pending: Mapping[int, bytes]
+    form: str, selection: Selection, path: Path, pending: Mapping[int, Unwritten]
 ) -> None:
     export = Export(path, selection, form, DECLARED, pending)
     text = b"".join(export)
@@ -121,7 +122,7 @@ def test_an_export_is_what_was_written(
     assert export.samples == sum(map(len, found.values()))
 
 
-def test_openmetrics_goes_family_by_family(path: Path, pending: Mapping[int, bytes]) -> None:
+def test_openmetrics_goes_family_by_family(path: Path, pending: Mapping[int, Unwritten]) -> None:
     text = b"".join(Export(path, select(), "openmetrics", DECLARED, pending)).decode()
     # The parser refuses families and series that are interleaved; of undeclared ones the name says
     # what they are.

@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import shutil
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 
 from esnode._fast.table import Snapshot
 from esnode.tsdb import block
+from esnode.tsdb.export import Export
 from esnode.tsdb.layout import INDEX, OPEN, WINDOW, name
 from esnode.tsdb.recorder import Locked, Recorder, cost
+from esnode.tsdb.select import select
 from tests.running import wait_for
 from tests.tsdb.history import HEAT, LOAD, START, Sample, Source, held, many, samples
 
@@ -188,6 +191,32 @@ def test_a_queue_that_is_full_drops_the_oldest(
     disk.room = math.inf
     assert recorder.flush()
     assert held(tmp_path) == sorted(sample for tick in ticks[40:] for sample in samples(tick))
+    recorder.stop()
+
+
+def test_an_export_of_a_full_queue_takes_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text of what waits for the disk is many times as big; it is never there as a whole."""
+    rows, ticks = 1000, 500
+    recorder = Recorder(tmp_path, flush=3600, clock=now)
+    Disk(monkeypatch).room = 0
+    recorder.start()
+    source = many(rows)
+    for stamp in range(ticks):
+        recorder.add(source.tick(START + stamp, (row + stamp / 7 for row in range(rows))))
+    assert not recorder.flush()
+    tracemalloc.start()
+    try:
+        export = Export(tmp_path, select(), pending=recorder.pending())
+        size = sum(map(len, export))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert export.samples == rows * ticks
+    assert size > 20 << 20
+    assert peak < 3 << 20
+    recorder._queue.clear()
     recorder.stop()
 
 

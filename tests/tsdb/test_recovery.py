@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import pytest
 
-from esnode.tsdb import retention
+from esnode.tsdb import retention, seal
 from esnode.tsdb.block import Open, recover
-from esnode.tsdb.layout import INDEX, NEW, OPEN, SEALED, WINDOW, name
+from esnode.tsdb.layout import INDEX, NEW, OPEN, SEALED, WINDOW, name, window
 from esnode.tsdb.reader import Block, blocks
 from esnode.tsdb.recorder import Recorder
 from esnode.tsdb.verify import verify
+from tests.running import Agent, wait_for
 from tests.tsdb.history import START, Sample, held, many, parse, samples
 
 TIME = START / 1000
@@ -88,6 +90,75 @@ def test_damage_in_the_middle_costs_its_line(tmp_path: Path) -> None:
         # A flipped newline makes one line of two.
         assert len(wanted) - len(left) == (4 if text[at] == 10 and at < len(text) - 1 else 2)
         assert at == len(text) - 1 or len(list(verify(tmp_path))) == 1
+
+
+def spoil(file: Path, *places: int) -> None:
+    """Flips a bit of a line's sum at some lines, by their number."""
+    lines = file.read_bytes().splitlines(keepends=True)
+    for number in places:
+        line = bytearray(lines[number])
+        line[-4] ^= 1
+        lines[number] = bytes(line)
+    file.write_bytes(b"".join(lines))
+
+
+def test_damage_is_counted_at_the_start_and_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The block that is written to is looked through; whoever meets the same place says no more."""
+    record(tmp_path, 0, 1, rows=50)
+    spoil(tmp_path / name(START) / OPEN, *range(1, 40))
+    now = TIME
+    with caplog.at_level(logging.WARNING):
+        recorder = Recorder(tmp_path, flush=0.05, clock=lambda: now)
+        recorder.start()
+        wait_for(lambda: recorder.errors == 39, "it is counted")
+        assert 20 <= len(caplog.records) <= 21, "not each of them is told"
+        assert "line at " in caplog.text
+        for _ in range(2):
+            held(tmp_path, recorder.pending(), recorder.damaged)
+        now = (START + WINDOW) / 1000
+        wait_for(lambda: Block(tmp_path, START).sealed, "it is sealed")
+        recorder.stop()
+    assert recorder.errors == 39
+    assert len(caplog.records) <= 21
+    assert len(held(tmp_path)) == 2 * 11
+
+
+@pytest.mark.usefixtures("restless")
+def test_an_agent_counts_damage_that_an_export_meets(tmp_path: Path) -> None:
+    """In a sealed block, which nobody looks through at the start."""
+    start = window(int(time.time() * 1000)) - WINDOW
+    line = b'{"metric":{"__name__":"a"},"values":[1],"timestamps":[%d]}\n' % start
+    block = tmp_path / name(start)
+    block.mkdir()
+    (block / OPEN).write_bytes(line)
+    for _ in seal.seal(tmp_path, start):
+        pass
+    data = bytearray((block / SEALED).read_bytes())
+    data[-6] ^= 1
+    (block / SEALED).write_bytes(data)
+    with Agent("--enable-local-tsdb", "--local-tsdb-path", str(tmp_path)) as agent:
+
+        def errors() -> float:
+            return agent.series()["esnode_agent_tsdb_errors_total"]
+
+        assert errors() == 0
+        for _ in range(2):
+            assert agent.get("/tsdb/export").body.endswith(b"# EOF\n")
+        wait_for(lambda: errors() == 1, "it is counted")
+        assert agent.log.count("damaged") == 1
+        assert agent.log.count(SEALED) == 1
+
+
+def test_one_block_that_cannot_be_sealed_is_not_in_the_way_of_others(tmp_path: Path) -> None:
+    record(tmp_path, 0, WINDOW)
+    (tmp_path / name(START) / (SEALED + NEW)).mkdir()  # stands for a place that is spoilt
+    recorder = Recorder(tmp_path, flush=0.05, clock=lambda: TIME + 2 * WINDOW / 1000)
+    recorder.start()
+    wait_for(lambda: Block(tmp_path, START + WINDOW).sealed, "the other one is sealed")
+    assert recorder.errors
+    recorder.stop()
 
 
 def test_what_was_being_written_goes_and_what_is_not_ours_stays(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import zstandard
@@ -13,6 +14,7 @@ import zstandard
 from esnode._fast.encode import text_of
 from esnode.metrics import counter, gauge
 from esnode.tsdb.layout import OPEN, SEALED, WINDOW, name
+from esnode.tsdb.reader import Lines, Unwritten, Wanted
 
 #: The start of a window.
 START = 1_763_784_000_000
@@ -99,11 +101,18 @@ def chunks(samples: list[tuple[int, float]], step: int) -> list[list[tuple[int, 
     return list(found.values())
 
 
-def write(path: Path, history: History, unwritten: int = 0) -> Mapping[int, bytes]:
+def lines(history: History, wanted: Wanted | None) -> Lines:
+    """What a recorder has not written, as a reader gets it."""
+    for series in sorted(history):
+        if wanted is None or wanted(series):
+            yield series, line(series, history[series])
+
+
+def write(path: Path, history: History, unwritten: int = 0) -> Mapping[int, Unwritten]:
     """Writes a history; all windows but the last are sealed. Of the last, so many samples of each
     series are only returned, as what a recorder has not written, with one that it has."""
     windows = by_window(history)
-    pending: dict[int, bytes] = {}
+    pending: dict[int, Unwritten] = {}
     for start, window in windows.items():
         folder = path / name(start)
         folder.mkdir(parents=True)
@@ -120,5 +129,5 @@ def write(path: Path, history: History, unwritten: int = 0) -> Mapping[int, byte
         (folder / OPEN).write_bytes(flushes(written))
         if unwritten:
             rest = {series: found[-unwritten - 1 :] for series, found in window.items()}
-            pending[start] = flushes(rest)
+            pending[start] = partial(lines, rest)
     return pending
