@@ -16,6 +16,9 @@ from .layout import INDEX, SEALED, metric_name
 from .reader import Block
 from .seal import empty
 
+#: Times that a block is read again whose problems change.
+AGAIN = 4
+
 
 class Problem(NamedTuple):
     """What is wrong with a file, in words that say where in it."""
@@ -33,14 +36,29 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def verify(path: Path) -> Iterator[Problem]:
-    """The problems of all blocks below a path, which an agent may be writing to."""
+    """The problems of all blocks below a path, which an agent may be writing to. Raises OSError."""
     for block in reader.blocks(path):
         yield from verify_block(block)
 
 
 def verify_block(block: Block) -> list[Problem]:
-    """The problems of one block. Raises OSError. A last line without its end is none: it may be
-    that it is just being written."""
+    """The problems of one block. Raises OSError.
+
+    A last line without its end is none: it may be that it is just being written. What an agent
+    that writes, seals or removes the block meanwhile makes look wrong is none either: only what two
+    readings in a row have found counts.
+    """
+    problems = read(block)
+    before: set[Problem] = set()
+    for _ in range(AGAIN):
+        if before.issuperset(problems):
+            break
+        before, problems = set(problems), read(block)
+    return [problem for problem in problems if problem in before]
+
+
+def read(block: Block) -> list[Problem]:
+    """What is wrong with a block on one reading."""
     problems: list[Problem] = []
 
     def report(path: Path, text: str) -> None:
@@ -70,9 +88,12 @@ def verify_block(block: Block) -> list[Problem]:
         last = metric
     if sealed and block.sealed:
         index = block.index
-        with (block.path / SEALED).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            id = identity(file.fileno())
+        try:
+            with (block.path / SEALED).open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                id = identity(file.fileno())
+        except FileNotFoundError:  # it was removed
+            return []
         if index is None:
             report(block.path / INDEX, "is missing, or is none of this version")
         elif (index.start, index.end, index.sealed) != (block.start, block.end, True):

@@ -6,6 +6,8 @@ import random
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -165,6 +167,31 @@ def test_lines_that_come_later(sealed: tuple[Path, list[Sample]]) -> None:
     assert list(verify(path)) == []
 
 
+def test_verifying_a_block_that_is_sealed_anew_meanwhile(
+    sealed: tuple[Path, list[Sample]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines are the old file's and the index is the new one's: that is no damage."""
+    path, _ = sealed
+    times = 2
+
+    def and_sealed(*args: Any, **named: Any) -> Iterator[reader.Line]:
+        nonlocal times
+        yield from lines(*args, **named)
+        if times:
+            times -= 1
+            fill(path, range(300 + times, 301 + times))
+            do(seal.seal(path, START))
+
+    there = SimpleNamespace(blocks=reader.blocks, lines=and_sealed)
+    monkeypatch.setattr("esnode.tsdb.verify.reader", there)
+    assert list(verify(path)) == []
+    assert times == 0
+    # What is damaged for good is named, whatever else goes on.
+    file = path / name(START) / INDEX
+    file.write_bytes(file.read_bytes().replace(b'"series":', b'"series":1', 1))
+    assert len(list(verify(path))) == 1
+
+
 def test_a_crash_at_every_step(tmp_path: Path, small_frames: None) -> None:
     wanted = fill(tmp_path, range(100))
     block = tmp_path / name(START)
@@ -253,6 +280,7 @@ def test_reading_while_it_writes_and_seals(tmp_path: Path, small_frames: None) -
         recorder.add(tick)
         wanted |= set(samples(tick))
         assert set(held(tmp_path, recorder.pending())) == wanted
+        assert list(verify(tmp_path)) == []
         both |= {block.sealed for block in blocks(tmp_path)}
     wait_for(lambda: all(block.sealed for block in blocks(tmp_path)), "all is sealed")
     recorder.stop()
