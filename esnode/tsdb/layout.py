@@ -17,6 +17,7 @@ from ..state import home
 WINDOW = 7_200_000
 
 LOCK = "lock"
+AGE = "age.json"
 OPEN = "samples.jsonl"
 SEALED = "samples.jsonl.zst"
 INDEX = "index.json"

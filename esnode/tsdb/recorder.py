@@ -6,6 +6,7 @@ long, rendering and the disk, is done by the recorder's own thread.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -20,19 +21,20 @@ from pathlib import Path
 
 from .._fast.table import Snapshot
 from . import block, reader, retention, runs, seal
-from .layout import LOCK, OPEN, SEALED, name, starts, window
+from .age import Age
+from .layout import AGE, INDEX, LOCK, NEW, OPEN, SEALED, name, starts, window
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two flushes, and between two writings of an open block's index.
 FLUSH = 30.0
-INDEX = 300.0
+DESCRIBE = 300.0
 #: Bytes of snapshots that are held while the disk does not take them.
 QUEUE = 32 << 20
 #: Bytes that a snapshot takes besides its values.
 SNAPSHOT = 128
-#: A sealed block is at least so many times smaller than before; a tenth in practice.
-SHRINKS = 6
+#: A sealed block is so many times smaller than before, if not more; a tenth in practice.
+SHRINKS = 4
 #: Different messages that are logged.
 MESSAGES = 100
 #: Places of damage in a block that are logged, and that are counted.
@@ -101,6 +103,9 @@ class Recorder:
         #: Blocks whose index was not looked at since the start.
         self._unchecked: set[int] = set()
         self._job: Job | None = None
+        #: Bytes that the job on a block writes, as far as one knows.
+        self._reserved = 0
+        self._age = Age(clock, retention, path / AGE)
         #: When a job on a block that has failed is to be tried again.
         self._later: dict[int | None, float] = {}
         #: Whether the last flush wrote all that there was.
@@ -201,6 +206,8 @@ class Recorder:
                 self._wake.wait_for(self._called, due - time.monotonic())
         self._abandon()
         if self._held is not None:
+            with contextlib.suppress(OSError):
+                self._age.save()
             os.close(self._held)
 
     def _called(self) -> bool:
@@ -218,7 +225,9 @@ class Recorder:
             self._write()
             self._good = True
             self.seconds = time.monotonic() - started
-            self._describe()
+            if time.monotonic() - self._described >= DESCRIBE:
+                self._prune()
+                self._describe()
             self._measure()
         except Exception as error:
             self._fault(error)
@@ -238,6 +247,7 @@ class Recorder:
                 raise Locked(f"{self.path}: another agent keeps its history there") from None
             raise
         self._held = held
+        self._age.load()
 
     def _recover(self) -> None:
         """Puts the blocks in order that an agent before us has left."""
@@ -255,31 +265,63 @@ class Recorder:
                         self.path / name(start) / OPEN,
                         f"a last line without its end, {cut} bytes, went",
                     )
+        try:
+            self._age.save()
+        except OSError as error:
+            self._fault(error)
         self._ready = True
 
     def _prune(self) -> None:
         """Makes room: for what is too old and what is too much, the oldest block goes first."""
         now = self.clock()
         current = window(int(now * 1000))
-        for start in retention.expired(self.path, now, self.retention):
-            self._remove(start)
         found = retention.sizes(self.path)
-        room = self.budget
-        if self._job and self._job[0] is not None:  # what it writes has to fit in, too
-            room -= found.get(self._job[0], 0) // SHRINKS
-        for start in retention.excess(found, room, current):
+        for start in retention.expired(found, self._age.now(), self.retention):
             self._remove(start)
             del found[start]
-        # Alone, it is cut before it is as big as the budget: the copy has to fit in beside it.
-        if found.keys() == {current} and found[current] > self.budget * 2 // 3:
+        ahead = (now + self.retention) * 1000
+        room = self.budget - self._coming()
+        if self._job and self._job[0] in retention.excess(found, room, current, ahead):
+            self._later[self._job[0]] = time.monotonic() + PAUSE
+            self._abandon()
+            found = retention.sizes(self.path)
+            room = self.budget
+        # It is cut before it is as big as the budget: the copy has to fit in beside it.
+        large = found.get(current, 0) > self.budget * 2 // 3
+        for start in retention.excess(found, 0 if large else room, current, ahead):
+            self._remove(start)
+        if large:
             self._close(current)
             retention.trim(self.path, current, self.budget // 3)
+
+    def _coming(self) -> int:
+        """Bytes that a sealing is still to write."""
+        if not self._job or self._job[0] is None:
+            return 0
+        aside = self.path / name(self._job[0]) / (SEALED + NEW)
+        return max(0, self._reserved - (aside.stat().st_size if aside.exists() else 0))
+
+    def _reserve(self, start: int) -> bool:
+        """Whether a block can be sealed within the budget, where what is older may go for it."""
+        block = self.path / name(start)
+        lines, sealed, described = (
+            (block / each).stat().st_size if (block / each).exists() else 0
+            for each in (OPEN, SEALED, INDEX)
+        )
+        self._reserved = lines // SHRINKS + sealed + described
+        newer = sum(size for each, size in retention.sizes(self.path).items() if each >= start)
+        return newer + self._reserved <= self.budget
 
     def _remove(self, start: int) -> None:
         self._abandon(start)
         self._close(start)
-        retention.remove(self.path, start)
+        try:
+            retention.remove(self.path, start)
+        except OSError as error:  # one block's trouble is not the others'
+            self._fault(error)
+            return
         self._places.pop(self.path / name(start), None)
+        self._later.pop(start, None)
         log.info("%s: removed, for its age or the budget", self.path / name(start))
 
     def _tidy(self, due: float) -> None:
@@ -290,10 +332,14 @@ class Recorder:
             while job := self._job or self._next():
                 started = time.monotonic()
                 try:
-                    next(job[1])
+                    written = next(job[1])
                 except StopIteration:
                     self._job = None
                     self._measure()
+                else:
+                    if job[0] is not None and written > self._reserved:
+                        self._reserved = written * 5 // 4
+                        self._prune()
                 spent = time.monotonic() - started
                 with self._lock:
                     if self._wake.wait_for(self._called, min(spent, due - started)):
@@ -322,9 +368,13 @@ class Recorder:
                     continue
                 self._job = None, reader.check(directory / OPEN, self.damaged)
             elif lines:
+                if not self._reserve(start):
+                    continue
                 self._close(start)
                 self._job = start, seal.seal(self.path, start, self.damaged)
+                self._prune()
             elif unchecked and (directory / SEALED).exists() and not seal.matches(directory):
+                self._reserved = 0
                 self._job = start, seal.rebuild(self.path, start, self.damaged)
             self._unchecked.discard(start)
             if self._job:
@@ -389,12 +439,13 @@ class Recorder:
         self._open.pop(start, None)
 
     def _describe(self) -> None:
-        """Writes the indexes of the open blocks where that is due."""
-        now = time.monotonic()
-        if now - self._described >= INDEX:
-            self._described = now
-            for each in self._open.values():
-                each.describe()
+        """Writes the indexes of the open blocks, and what the next agent has to know."""
+        self._described = time.monotonic()
+        for write in (*(each.describe for each in self._open.values()), self._age.save):
+            try:
+                write()
+            except OSError as error:  # the lines are what counts
+                self._fault(error)
 
     def _fault(self, error: Exception) -> None:
         """Counts a failure; logs it unless it was logged before."""

@@ -6,8 +6,10 @@ Only files that a block has by our names are counted and removed.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import index
@@ -29,8 +31,12 @@ def size(path: Path, start: int) -> int:
 
 
 def sizes(path: Path) -> dict[int, int]:
-    """Bytes of the blocks by their start, in order."""
-    return {start: size(path, start) for start in starts(path)}
+    """Bytes of the blocks that have files of ours, by their start, in order."""
+    return {
+        start: size(path, start)
+        for start in starts(path)
+        if any((path / name(start) / each).exists() for each in FILES)
+    }
 
 
 def remove(path: Path, start: int) -> None:
@@ -42,23 +48,24 @@ def remove(path: Path, start: int) -> None:
         block.rmdir()
 
 
-def expired(path: Path, now: float, retention: float) -> list[int]:
+def expired(found: Iterable[int], now: float, retention: float) -> list[int]:
     """The blocks that ended more than ``retention`` seconds before ``now``, in Unix time."""
     limit = (now - retention) * 1000
-    return [start for start in starts(path) if start + WINDOW <= limit]
+    return [start for start in found if start + WINDOW <= limit]
 
 
-def excess(found: dict[int, int], budget: int, keep: int) -> list[int]:
+def excess(found: dict[int, int], budget: int, keep: int, ahead: float = math.inf) -> list[int]:
     """The oldest blocks, of blocks with their bytes, without which the rest fits into a budget;
-    never the block ``keep``."""
+    never the block ``keep``. Those that begin after ``ahead``, in milliseconds, go before: a clock
+    that was wrong has made them, and they would never grow old."""
     total = sum(found.values())
     over = []
-    for start, length in found.items():
+    for start in sorted(found, key=lambda start: (start <= ahead, start)):
         if total <= budget:
             break
         if start != keep:
             over.append(start)
-            total -= length
+            total -= found[start]
     return over
 
 

@@ -96,6 +96,7 @@ def test_it_flushes_by_itself_and_when_a_block_ends(tmp_path: Path) -> None:
     assert [path.name for path in sorted((tmp_path / "seldom").iterdir())] == [
         name(START),
         name(START + WINDOW),
+        "age.json",
         "lock",
     ]
 

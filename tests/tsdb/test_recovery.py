@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import random
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,7 +188,7 @@ def test_directories_that_are_no_blocks(tmp_path: Path) -> None:
 
 
 def test_the_index_of_an_open_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("esnode.tsdb.recorder.INDEX", 0)
+    monkeypatch.setattr("esnode.tsdb.recorder.DESCRIBE", 0)
     recorder = Recorder(tmp_path, flush=3600, clock=lambda: TIME)
     recorder.start()
     for stamp in range(3):
@@ -262,3 +266,72 @@ def test_a_budget_too_small_for_one_block_trims_within_it(tmp_path: Path) -> Non
     assert stamps == list(range(stamps[0], START + 200))
     assert {s for s in left if s[1] > stamps[0]} == {s for s in wanted if s[1] > stamps[0]}
     assert recorder.errors == 0
+
+
+@pytest.mark.parametrize("chance", [None, random.Random(1)])
+def test_the_budget_holds_while_it_seals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chance: random.Random | None
+) -> None:
+    """At every moment, with what is being written, and with values that do not compress."""
+    budget, rows = 300_000, 40
+    used: list[int] = []
+
+    def look(real: Callable[..., Any]) -> Callable[..., Any]:
+        def looking(*args: Any) -> Any:
+            used.append(sum(file.stat().st_size for file in tmp_path.glob("*/*")))
+            return real(*args)
+
+        return looking
+
+    for call in ("fdatasync", "rename", "unlink"):
+        monkeypatch.setattr(os, call, look(getattr(os, call)))
+    monkeypatch.setattr("esnode.tsdb.recorder.DESCRIBE", 0)
+    monkeypatch.setattr(seal, "FRAME", 5000)
+    now = TIME
+    recorder = Recorder(tmp_path, budget=budget, flush=3600, clock=lambda: now)
+    recorder.start()
+    source = many(rows)
+    newest: list[Sample] = []
+    for number in range(200):
+        stamp = START + number // 10 * WINDOW + number * 10
+        now = stamp / 1000
+        values = [chance.random() if chance else float(row) for row in range(rows)]
+        ticks = [source.tick(stamp + more, values) for more in range(5)]
+        newest = [sample for tick in ticks for sample in samples(tick)]
+        for tick in ticks:
+            recorder.add(tick)
+        assert recorder.flush()
+        wait_for(lambda: all(block.sealed for block in blocks(tmp_path)[:-1]), "all is sealed")
+    recorder.stop()
+    flush = next(filter(None, used))
+    assert budget / 2 < max(used) < budget + 1.1 * flush
+    assert set(newest) < set(held(tmp_path))
+    assert recorder.errors == 0
+    assert list(verify(tmp_path)) == []
+    assert len(blocks(tmp_path)) > 3
+
+
+def test_blocks_of_a_clock_that_was_wrong_go_first(tmp_path: Path) -> None:
+    year = 365 * 12 * WINDOW
+    wrong = [put_block(tmp_path, START + year + number * WINDOW, 1000) for number in range(2)]
+    right = [put_block(tmp_path, START - number * WINDOW, 1000) for number in range(3, 0, -1)]
+    recorder = Recorder(tmp_path, budget=3500, flush=3600, clock=lambda: TIME)
+    recorder.start()
+    assert recorder.flush()
+    recorder.stop()
+    assert [block.exists() for block in wrong + right] == [False, False, True, True, True]
+
+
+def test_what_cannot_be_removed_wholly_is_no_block(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its directory stays, with a file that is not ours; it is not removed again and again."""
+    (put_block(tmp_path, START - 99 * WINDOW, 10) / "notes.txt").touch()
+    recorder = Recorder(tmp_path, retention=7200, flush=3600, clock=lambda: TIME)
+    with caplog.at_level(logging.INFO):
+        recorder.start()
+        for _ in range(3):
+            assert recorder.flush()
+    recorder.stop()
+    assert caplog.text.count("removed, for") == 1
+    assert recorder.blocks == 0
