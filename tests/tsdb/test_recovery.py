@@ -292,7 +292,7 @@ def test_the_budget_holds_while_it_seals(
     recorder.start()
     source = many(rows)
     newest: list[Sample] = []
-    for number in range(200):
+    for number in range(100):
         stamp = START + number // 10 * WINDOW + number * 10
         now = stamp / 1000
         values = [chance.random() if chance else float(row) for row in range(rows)]
