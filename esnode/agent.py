@@ -209,6 +209,10 @@ class Agent:
         for gpus in self.gpus:
             signal.signal(signal.SIGUSR1, partial(self.ask, gpus.release))
             signal.signal(signal.SIGUSR2, partial(self.ask, gpus.resume))
+        if self.recorder:
+            # Where nobody handles it, it does no harm: an agent that is starting, or keeps none.
+            flush = partial(loop.call_soon_threadsafe, self.recorder.request)
+            signal.signal(signal.SIGWINCH, lambda *_: flush())
         for sampler in self.samplers:  # which may ask for a new process, by a signal
             sampler.start()
         loop.add_reader(self.alarm.fileno(), self.ring)

@@ -35,8 +35,9 @@ QUEUE = 32 << 20
 SNAPSHOT = 128
 #: A sealed block is so many times smaller than before, if not more; a tenth in practice.
 SHRINKS = 4
-#: Different messages that are logged.
+#: Different messages that are logged, and seconds without one after which it is logged again.
 MESSAGES = 100
+QUIET = 3600.0
 #: Places of damage in a block that are logged, and that are counted.
 TOLD = 20
 PLACES = 2000
@@ -111,7 +112,10 @@ class Recorder:
         #: Whether the last flush wrote all that there was.
         self._good = False
         self._described = time.monotonic()
-        self._logged: set[str] = set()
+        #: When each message was last heard, in monotonic seconds.
+        self._heard: dict[str, float] = {}
+        #: Whether it was logged that nothing can be written.
+        self._told = False
         #: The damage that was found, by the block's directory.
         self._places: dict[Path, set[str]] = {}
         self._thread = threading.Thread(target=self._run, name="tsdb", daemon=True)
@@ -143,6 +147,12 @@ class Recorder:
                 self._wanted += 1
                 self._wake.notify_all()
             self._window = start
+
+    def request(self) -> None:
+        """Has the queue written soon."""
+        with self._lock:
+            self._wanted += 1
+            self._wake.notify_all()
 
     def flush(self, timeout: float = PATIENCE) -> bool:
         """Writes what is in the queue now; whether that was done in time."""
@@ -224,13 +234,16 @@ class Recorder:
             self._prune()
             self._write()
             self._good = True
+            if self._told:
+                self._told = False
+                log.info("%s: the history is written again", self.path)
             self.seconds = time.monotonic() - started
             if time.monotonic() - self._described >= DESCRIBE:
                 self._prune()
                 self._describe()
             self._measure()
         except Exception as error:
-            self._fault(error)
+            self._told |= self._fault(error)
 
     def _take(self) -> None:
         """Makes the directory and locks it, unless that is done. Raises OSError, Locked."""
@@ -447,14 +460,20 @@ class Recorder:
             except OSError as error:  # the lines are what counts
                 self._fault(error)
 
-    def _fault(self, error: Exception) -> None:
-        """Counts a failure; logs it unless it was logged before."""
+    def _fault(self, error: Exception) -> bool:
+        """Counts a failure, and logs it unless it was logged before; whether it did."""
         self.errors += 1
         message = f"{self.path}: the history cannot be written: {error}"
-        if message not in self._logged and len(self._logged) < MESSAGES:
-            self._logged.add(message)
-            expected = isinstance(error, (OSError, Locked))
-            log.error("%s", message, exc_info=None if expected else error)
+        now = time.monotonic()
+        last = self._heard.get(message)
+        if last is None and len(self._heard) >= MESSAGES:
+            return False
+        self._heard[message] = now
+        if last is not None and now - last <= QUIET:
+            return False
+        expected = isinstance(error, (OSError, Locked))
+        log.error("%s", message, exc_info=None if expected else error)
+        return True
 
 
 def cost(snapshot: Snapshot) -> int:

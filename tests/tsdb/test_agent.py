@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -34,6 +35,20 @@ def test_every_tick_is_recorded_and_the_end_loses_none(tmp_path: Path) -> None:
         assert len(stamps) >= 15
         assert max(stamps) >= (began - 1) * 1000, "what the last ticks read is there, too"
     assert len(names) >= len(own)
+
+
+def test_an_operator_asks_for_a_flush(tmp_path: Path) -> None:
+    with Agent(*QUICK, str(tmp_path)) as agent:
+        for _ in range(2):  # before the half minute is over
+            time.sleep(0.3)
+            before = raw(tmp_path)
+            now = time.time() * 1000
+            agent.process.send_signal(signal.SIGWINCH)
+            wait_for(lambda seen=before: raw(tmp_path) > seen, "it is written")
+            assert max(stamp for _, stamp, _ in raw(tmp_path)) > now - 1000
+    with Agent("--local-tsdb-path", str(tmp_path / "none")) as agent:
+        agent.process.send_signal(signal.SIGWINCH)
+        assert agent.get().status == 200
 
 
 def test_a_second_agent_on_the_path_refuses(tmp_path: Path) -> None:

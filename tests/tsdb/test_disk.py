@@ -160,6 +160,7 @@ def test_an_agent_whose_disk_becomes_read_only(disk: Path) -> None:
         wait_for(lambda: number("samples") > written, "it goes on")
         assert number("dropped_samples") == 0
         assert agent.log.count("cannot be written") == 1
+        assert agent.log.count("is written again") == 1
         assert agent.end()[0] == 0
     assert list(verify(path)) == []
     assert any(began < stamp < ended for _, stamp, _ in held(path)), "of that time, too"
