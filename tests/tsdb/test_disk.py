@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -9,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from esnode.tsdb.layout import OPEN, WINDOW, name
+from esnode.tsdb import index
+from esnode.tsdb.layout import OPEN, SEALED, WINDOW, name
 from esnode.tsdb.reader import Block
 from esnode.tsdb.recorder import Recorder
 from esnode.tsdb.verify import verify
@@ -100,6 +103,45 @@ def test_sealing_on_a_full_disk(disk: Path, monkeypatch: pytest.MonkeyPatch) -> 
     recorder.stop()
     assert sorted(held(recorder.path)) == sorted(wanted)
     assert list(verify(recorder.path)) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_an_index_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The lines are written all the same; a block is sealed when its index can be."""
+    monkeypatch.setattr("esnode.tsdb.recorder.PAUSE", 0.2)
+    monkeypatch.setattr("esnode.tsdb.recorder.DESCRIBE", 0)
+    real = index.replace
+    broken = True
+
+    def replace(path: Path, data: bytes) -> None:
+        if broken:
+            raise OSError(number, os.strerror(number))
+        real(path, data)
+
+    monkeypatch.setattr(index, "replace", replace)
+    now = START / 1000
+    recorder = Recorder(tmp_path, flush=0.05, clock=lambda: now)
+    recorder.start()
+    source = many(ROWS)
+    wanted: list[Sample] = []
+    for stamp in range(8):
+        tick = source.tick(START + stamp, range(ROWS))
+        recorder.add(tick)
+        wanted += samples(tick)
+        assert recorder.flush()
+        assert sorted(held(tmp_path)) == sorted(wanted)
+    assert recorder.errors
+    now = (START + WINDOW) / 1000
+    sealed = tmp_path / name(START) / SEALED
+    wait_for(sealed.exists, "a sealing that ends without its index")
+    assert sorted(held(tmp_path)) == sorted(wanted)
+    broken = False
+    wait_for(lambda: Block(tmp_path, START).sealed, "it is sealed")
+    recorder.stop()
+    assert sorted(held(tmp_path)) == sorted(wanted)
+    assert list(verify(tmp_path)) == []
 
 
 def test_a_disk_that_becomes_read_only(disk: Path, recorder: Recorder) -> None:
