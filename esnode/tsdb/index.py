@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ VERSION = 1
 #: How a sealed file begins: a frame that zstd skips, with the eight bytes of its id.
 HEAD = b"\x50\x2a\x4d\x18\x08\0\0\0"
 HEAD_SIZE = len(HEAD) + 8
+#: How an index ends: with the sum of what stands before it.
+SUM = b',"crc":%d}'
 
 
 def identity(descriptor: int) -> str:
@@ -97,13 +100,19 @@ def enter(index: Index, metric: bytes, samples: int, fresh: bool) -> Family:
 
 def write(block: Path, index: Index) -> None:
     """Replaces a block's index. Raises OSError."""
-    replace(block / INDEX, msgspec.json.encode(index))
+    text = msgspec.json.encode(index)[:-1]
+    replace(block / INDEX, text + SUM % zlib.crc32(text))
 
 
 def read(block: Path) -> Index | None:
-    """A block's index; None where there is none that can be read."""
+    """A block's index; None where there is none, or it has changed since it was written: whoever
+    believed it would miss samples and not know."""
     try:
-        index = msgspec.json.decode((block / INDEX).read_bytes(), type=Index)
+        data = (block / INDEX).read_bytes()
+        text = data[: data.rfind(SUM[:-3])]
+        if data != text + SUM % zlib.crc32(text):
+            return None
+        index = msgspec.json.decode(data, type=Index)
     except (OSError, ValueError):
         return None
     return index if index.version == VERSION else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import subprocess
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,16 +121,39 @@ def test_an_index_that_does_not_match(damage: str, sealed: tuple[Path, list[Samp
     elif damage == "garbage":
         file.write_bytes(right[:-5])
     elif damage == "other length":
-        file.write_bytes(right.replace(b'"bytes":', b'"bytes":1'))
+        file.write_bytes(summed(right.replace(b'"bytes":', b'"bytes":1')))
     else:
         at = right.index(b'"id":"') + 6
-        file.write_bytes(right[:at] + b"0123456789abcdef" + right[at + 16 :])
+        file.write_bytes(summed(right[:at] + b"0123456789abcdef" + right[at + 16 :]))
     assert not seal.matches(file.parent)
     assert held(path) == wanted
     assert list(verify(path)) != []
     do(seal.rebuild(path, START))
     assert file.read_bytes() == right
     assert list(verify(path)) == []
+
+
+def summed(data: bytes) -> bytes:
+    """An index with the sum of what it says now."""
+    text = data[: data.rindex(b',"crc":')]
+    return text + b',"crc":%d}' % zlib.crc32(text)
+
+
+def test_a_flipped_bit_of_an_index_costs_nothing(sealed: tuple[Path, list[Sample]]) -> None:
+    """Wherever it is: an index that is believed would hide what it does not name."""
+    path, wanted = sealed
+    wanted = [sample for sample in wanted if "load" in sample[0]]
+    file = path / name(START) / INDEX
+    right = file.read_bytes()
+    for at in (*range(0, len(right), len(right) // 50), right.index(b"labels"), len(right) - 2):
+        file.write_bytes(right[:at] + bytes((right[at] ^ 1,)) + right[at + 1 :])
+        found = [
+            sample
+            for _, line in lines(Block(path, START), lambda metric: b'"load"' in metric)
+            for sample in parse(line)
+        ]
+        assert found == wanted, at
+        assert not seal.matches(file.parent)
 
 
 def test_a_flipped_bit_costs_its_frame(sealed: tuple[Path, list[Sample]]) -> None:
@@ -224,7 +248,8 @@ def test_a_crash_at_every_step(tmp_path: Path, small_frames: None) -> None:
     assert held(tmp_path) == wanted
     again = msgspec.json.decode((block / INDEX).read_bytes())
     first = msgspec.json.decode(described)
-    assert again.pop("id") != first.pop("id")
+    for each in ("id", "crc"):
+        assert again.pop(each) != first.pop(each)
     assert again == first
 
 
