@@ -230,10 +230,10 @@ cdef class Writer:
             time_end += before_1970
             digits = time_end
             moment = 0
-            while time_end < end and digit(time_end) and time_end - digits <= DIGITS:
+            while time_end < end and digit(time_end) and time_end - digits < DIGITS:
                 moment = moment * 10 + (time_end[0] - c"0")
                 time_end += 1
-            if time_end == digits or time_end - digits > DIGITS or time_end == end:
+            if time_end == digits or time_end == end or digit(time_end):
                 return -1
             if digits[0] == c"0" and time_end - digits > 1:
                 return -1
