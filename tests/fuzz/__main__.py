@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from tests.fuzz.targets import Target
+    from tests.fuzz.target import Target
 
 FOUND, CORPUS = Path("found"), Path("corpus")
 LONGEST_WORD = 64  # that libFuzzer takes
@@ -60,7 +60,7 @@ def run(
     name: str, target: Target, seconds: float, seed: int, files: Sequence[str]
 ) -> tuple[bool, str]:
     """Feeds a target in a process of its own. Whether it stood that, and what the process said."""
-    from tests.fuzz.targets import ACTS
+    from tests.fuzz.target import ACTS
 
     found, corpus = FOUND / name, CORPUS / name
     with tempfile.TemporaryDirectory() as directory:

@@ -1,18 +1,13 @@
-"""What the fuzzer feeds with bytes: each target has them read, and asks an oracle.
-
-Most take a series of texts for one reader. Two bytes stand before each but the first: how it takes
-the place of the one before.
-"""
+"""What the fuzzer feeds with bytes: each target has them read, and asks an oracle."""
 
 from __future__ import annotations
 
 import errno
 import math
 import random
-import re
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -42,35 +37,13 @@ from tests.fast.readers import (
     Values,
 )
 from tests.fast.texts import ODD
+from tests.fuzz import history
+from tests.fuzz.target import REMOVED, REPLACED, WRITTEN, Target, put, same, series
 
 HOSTS = Path(__file__).parents[1] / "fixtures" / "hosts"
 
-#: How a text takes its place: it is written over the one before, it is that of another file, or
-#: there is no file.
-ACTS = WRITTEN, REPLACED, REMOVED = b"\xff\xff", b"\xff\xfe", b"\xff\xfd"
-MOST = 10  # texts of a series
-
 #: After such an answer a reader of messages turns to the real kernel.
 AGAIN = (errno.EAGAIN, errno.EMSGSIZE, errno.ENOBUFS)
-
-
-def series(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(how, text) of each text."""
-    parts = [WRITTEN, *re.split(rb"(\xff[\xfd-\xff])", data)]
-    return islice(zip(parts[::2], parts[1::2], strict=True), MOST)
-
-
-def put(path: Path, how: bytes, text: bytes) -> bool:
-    """Whether there is a file then."""
-    if how == REMOVED:
-        path.unlink(missing_ok=True)
-    elif how == REPLACED:
-        fresh = path.with_name("fresh")
-        fresh.write_bytes(text)
-        fresh.rename(path)
-    else:
-        path.write_bytes(text)
-    return how != REMOVED
 
 
 def found(end: str) -> list[bytes]:
@@ -82,24 +55,6 @@ def found(end: str) -> list[bytes]:
             if name.endswith(end) and content and not isinstance(content, bighost.Link):
                 texts.append(content.encode())
     return list(dict.fromkeys(text[:700] for text in texts))[:6]
-
-
-class Target:
-    """Something that is fed with bytes."""
-
-    #: What may well stand in them, besides ACTS.
-    words: Sequence[bytes] = ()
-    #: How many there are at most.
-    longest = 2000
-
-    def seeds(self) -> Iterable[bytes]:
-        """Bytes to begin with."""
-        raise NotImplementedError
-
-    def __call__(self, data: bytes, path: Path) -> None:
-        """Has them read, from a file of that path or another way. Raises where the reader does not
-        say what the oracle says."""
-        raise NotImplementedError
 
 
 class Texts(Target):
@@ -420,10 +375,6 @@ def agree(links: Links, table: Table, slots: dict[bytes, list[int]], kernel: ora
             assert all(map(same, read, expected)), (name, read, expected)
 
 
-def same(a: float, b: float) -> bool:
-    return a == b or (math.isnan(a) and math.isnan(b))
-
-
 class Numbers(Target):
     """Doubles of eight bytes each, written and read."""
 
@@ -596,4 +547,5 @@ TARGETS: dict[str, Target] = {
     "links": Messages(),
     "numbers": Numbers(),
     "pages": Pages(),
+    **history.TARGETS,
 }

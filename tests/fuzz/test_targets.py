@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.targets import ACTS, TARGETS
+from tests.fuzz.target import ACTS
+from tests.fuzz.targets import TARGETS
 
 FOUND = Path(__file__).parent / "found"
 
