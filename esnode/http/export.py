@@ -190,7 +190,8 @@ def parse(query: str) -> tuple[Selection, str, bool]:
             raise Refusal(400, f"{name}: given more than once")
         return values[0]
 
-    form = single("format") or "prometheus"
+    form = single("format")
+    form = "prometheus" if form is None else form
     if form not in CONTENT_TYPES:
         known = ", ".join(CONTENT_TYPES)
         raise Refusal(400, f"format: {form[:60]!r} is unknown; there are {known}")

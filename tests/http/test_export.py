@@ -176,6 +176,7 @@ def test_the_end_of_the_agent_does_not_wait_for_exports() -> None:
         ("match=a{b=~%22c%22}", "=~ is not supported"),
         ("match[]=%7B", "match: '{'"),
         ("format=xml", "format: 'xml' is unknown; there are prometheus, openmetrics, jsonl, csv"),
+        ("format=", "format: '' is unknown"),
         ("eof=yes", "eof: 'yes' is neither"),
         ("metric=a", "metric: unknown parameter; there are from, to, metrics, match"),
         ("a=&" * 1001, "more than 1000 parameters"),

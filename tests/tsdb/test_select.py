@@ -47,6 +47,7 @@ def test_a_time_between_two_milliseconds_leaves_out_what_is_outside(text: str) -
         "", "now", "-5", "1e9", "nan", "0x10", "12:00", "2026-11-22", "2026-11-22T12:00:00",
         "2026-13-01T00:00:00Z", "2026-02-30T00:00:00Z", "2026-01-01T25:00:00Z", "1" * 18, "1" * 50,
         "1960-01-01T00:00:00Z", "0001-01-01T00:00:00+23:00", "٣٣٣٣٣٣٣٣٣٣", "2026-11-22T12:00:00Z;",
+        "2026-11-22T12:00:00+24:00", "2026-11-22T12:00:00-01:60",
     ],
 )  # fmt: skip
 def test_what_is_no_time_names_its_parameter(text: str) -> None:
@@ -59,6 +60,10 @@ def test_what_is_no_time_names_its_parameter(text: str) -> None:
 def test_a_range_in_the_wrong_order() -> None:
     with pytest.raises(SelectError, match=r"^from: 3 is after to, 2"):
         select("3", "2")
+    with pytest.raises(SelectError, match=r"^from: 3 is after to"):
+        select("3", "2.9999")
+    nothing = select("1.0001", "1.0002")  # no whole millisecond is in it
+    assert nothing.start > nothing.end
     one = select("3", "3")
     assert (one.start, one.end) == (3000, 3000)
     everything = select()
@@ -113,7 +118,8 @@ def test_bad_names(text: str) -> None:
         (['{gpu!=""}'], [0, 1]),
         (["{gpu='0'}"], [0]),
         ([r'{gpu="\U00000030"}'], [0]),
-        ([r'{gpu="\Uffffffff"}'], []),
+        ([r'{uuid="odd \"\\\n`\xc3\xa9"}'], [1]),
+        ([r'{uuid="odd \"\\\n`\303\251"}'], [1]),
         (["{gpu=`0`}"], [0]),
         ([r'{uuid="odd \"\\\n`é"}'], [1]),
         ([r"{uuid='odd \x22\\\012`\u00e9'}"], [1]),
@@ -135,7 +141,8 @@ def test_names_and_selectors_must_both_hold() -> None:
     [
         "", "{}", " ", "a{", "a}", "a{b}", "a{b=}", 'a{b="}', 'a{b="c" d="e"}', 'a{b="c"}x',
         'a{b="c"};', 'a{,}', 'a{b=="c"}', "a b", "1a", 'a{1="b"}', 'a{b="c"}{d="e"}', "a{b=c}",
-        'a{b="c",,d="e"}', 'a{b="\n"}',
+        'a{b="c",,d="e"}', 'a{b="\n"}', r'a{b="\d"}', r'a{b="\400"}', r'a{b="\xff"}',
+        r'a{b="\ud800"}', r'a{b="\Uffffffff"}', 'a{b="\ud800"}',
     ],
 )  # fmt: skip
 def test_bad_selectors(text: str) -> None:
