@@ -7,8 +7,11 @@ flushed yet, at most half a minute, is not there.
 from __future__ import annotations
 
 import os
+import signal
+import stat
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -55,10 +58,11 @@ def tsdb(arguments: Arguments) -> typer.Typer:
     @app.command()
     def ls(path: str = PATH) -> None:
         """List the blocks: time covered, state, series, samples, bytes."""
+        folder = place(path)
         typer.echo(
             f"{'from':<24} {'to':<24} {'state':<6} {'series':>7} {'samples':>10} {'bytes':>12}"
         )
-        for _, sealed, found, size in survey(place(path), warn):
+        for _, sealed, found, size in survey(folder, warn):
             typer.echo(
                 f"{shown(found.min_time):<24} {shown(found.max_time):<24}"
                 f" {'sealed' if sealed else 'open':<6} {found.series:>7} {found.samples:>10}"
@@ -125,16 +129,11 @@ def tsdb(arguments: Arguments) -> typer.Typer:
             for piece in found:
                 sys.stdout.buffer.write(piece)
             return
-        aside = Path(f"{file}.part")
-        try:
-            with opened(aside, file) as out:
-                for piece in progress(found):
-                    out.write(piece)
-            aside.rename(file)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
-        typer.echo(f"{found.samples} samples, {Path(file).stat().st_size} bytes", err=True)
+        with written(Path(file)) as raw, compressed(raw, file) as out:
+            for piece in progress(found):
+                out.write(piece)
+        size = f", {Path(file).stat().st_size} bytes" if Path(file).is_file() else ""
+        typer.echo(f"{found.samples} samples{size}", err=True)
 
     @app.command()
     def backfill(
@@ -187,16 +186,46 @@ def warn(path: Path, text: str) -> None:
     typer.echo(f"{path}: left out: {text}", err=True)
 
 
-def opened(path: Path, called: str) -> BinaryIO:
-    """A file to write, compressed as its name says."""
+@contextmanager
+def written(path: Path) -> Iterator[BinaryIO]:
+    """The file to write. A regular one gets its name when it is whole, and what is half written
+    goes, also when we are told to end; a device or a pipe is written as it is."""
+    mode = path.stat().st_mode if path.exists() else None
+    whole = mode is None or stat.S_ISREG(mode)
+    if whole:
+        path = path.resolve()  # what a link points to is replaced, not the link
+    aside = path.with_name(f"{path.name}.{os.getpid()}.part") if whole else path
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, leave)
+    try:
+        with aside.open("xb" if whole else "wb") as out:
+            if whole and mode is not None:
+                os.fchmod(out.fileno(), stat.S_IMODE(mode))
+            yield out
+        if whole:
+            aside.rename(path)
+    except BaseException as error:
+        if whole:
+            aside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            raise OSError(f"{path}: {error.strerror or error}") from None
+        raise
+
+
+def leave(number: int, _: object) -> None:
+    """Ends as a signal wants it, by way of all that is to be tidied up."""
+    sys.exit(128 + number)
+
+
+def compressed(out: BinaryIO, called: str) -> AbstractContextManager[BinaryIO]:
+    """What to write to a file with, compressed as its name says."""
     gzip: Any = igzip  # it has no types
-    found: BinaryIO
+    found: AbstractContextManager[BinaryIO] = nullcontext(out)
     if called.endswith(".gz"):
-        found = gzip.open(path, "wb", compresslevel=1)
+        found = gzip.GzipFile(None, "wb", 1, out)
     elif called.endswith(".zst"):
-        found = zstandard.open(path, "wb", zstandard.ZstdCompressor(level=3))
-    else:
-        found = path.open("wb")
+        found = zstandard.ZstdCompressor(level=3).stream_writer(out, closefd=False)
     return found
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import pty
 import re
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from isal import isal_zlib
 from esnode.tsdb.export import Export
 from esnode.tsdb.layout import OPEN, SEALED, WINDOW, name
 from esnode.tsdb.select import select
-from tests.running import Agent, command, environment, run
+from tests.running import PATIENCE, Agent, command, environment, run, wait_for
 from tests.tsdb.written import DECLARED, START, made_up, write
 
 HISTORY = made_up()
@@ -119,15 +121,73 @@ def test_a_bad_option_is_named_and_nothing_written(
 def test_no_history(tmp_path: Path) -> None:
     for words in (["ls"], ["stat"], ["verify"], ["export", "-"], ["backfill", "--to", "http://a"]):
         done = tsdb(*words, path=tmp_path / "nothing")
-        assert done.returncode == 2
+        assert (done.returncode, done.stdout) == (2, "")
         assert f"{tmp_path / 'nothing'}: there is no history" in done.stderr
 
 
 def test_an_export_that_cannot_be_written(path: Path, tmp_path: Path) -> None:
     done = tsdb("export", str(tmp_path / "no" / "out"), path=path)
     assert done.returncode == 1
-    assert "no/out.part" in done.stderr
+    assert str(tmp_path / "no" / "out") in done.stderr
     assert "Traceback" not in done.stderr
+    done = tsdb("export", "/dev/full", path=path)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "esnode-core: /dev/full: No space left on device\n",
+    )
+
+
+def test_what_is_no_plain_file_is_written_and_stays_what_it_is(path: Path, tmp_path: Path) -> None:
+    text = b"".join(Export(path, select()))
+    pipe, link, target = tmp_path / "pipe", tmp_path / "link", tmp_path / "target"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE)
+    assert tsdb("export", str(pipe), path=path).returncode == 0
+    assert reader.communicate(timeout=PATIENCE)[0] == text
+    assert pipe.is_fifo()
+    target.write_text("old")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    others = tmp_path / "target.part"
+    others.write_text("not ours")
+    assert tsdb("export", str(link), path=path).returncode == 0
+    assert link.is_symlink()
+    assert target.read_bytes() == text
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert others.read_text() == "not ours"
+    words = command("tsdb", "export", "/dev/stdout", "--path", str(path))
+    done = subprocess.run(words, env=environment(), capture_output=True, timeout=PATIENCE)
+    assert done.stdout == text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_an_export_that_is_ended_leaves_nothing(number: int, path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.write_text("old")
+    words = [sys.executable, "-c", ENDLESS, "tsdb", "export", str(out), "--path", str(path)]
+    process = subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE)
+    wait_for(lambda: any(each.stat().st_size > 1 << 20 for each in tmp_path.iterdir()), "it writes")
+    process.send_signal(number)
+    assert process.wait(PATIENCE) == 128 + number
+    assert process.stderr is not None
+    assert b"Traceback" not in process.stderr.read()
+    process.stderr.close()
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["old"]
+
+
+#: The command, with a history that goes on and on, slowly enough for any disk.
+ENDLESS = """
+import itertools, sys, time
+from esnode.tsdb import export
+from esnode.__main__ import main
+piece = export.Export.__iter__
+def endless(self):
+    for each in itertools.cycle(list(piece(self))):
+        time.sleep(0.01)
+        yield each
+export.Export.__iter__ = endless
+sys.exit(main())
+"""
 
 
 def test_verify(tmp_path: Path) -> None:
