@@ -166,8 +166,10 @@ def tsdb(arguments: Arguments) -> typer.Typer:
             typer.echo(f"{problem}; trying again", err=True)
 
         run = sending.Backfill(folder, target, selection, cursor, attempts, warn, told, failed)
-        if resume and run.resume():
-            typer.echo(f"goes on at {shown(run.selection.start)}", err=True)
+        if resume:
+            found = run.resume()
+            where = f"goes on at {shown(run.selection.start)}"
+            typer.echo(where if found else "no earlier run has sent this: sends all", err=True)
         run.run()
         typer.echo(f"sent {run.samples} samples to {target.shown}", err=True)
 

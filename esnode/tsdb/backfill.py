@@ -15,6 +15,7 @@ import base64
 import hashlib
 import http.client
 import os
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from isal import igzip
 from .export import Export
 from .index import replace
 from .reader import Block, Report, blocks, ignore
-from .select import Selection
+from .select import EARLIEST, Selection
 
 #: Bytes of a request before it is compressed.
 REQUEST = 4 << 20
@@ -38,6 +39,8 @@ SETTLED = 10.0
 LATE = 10_000
 #: Seconds to wait before the first retry and at most; each wait is twice the one before.
 PAUSES = 0.5, 30.0
+#: Bytes of a server's answer that are shown.
+MESSAGE = 1000
 
 IMPORT = "/api/v1/import"
 
@@ -51,9 +54,11 @@ class Failed(Exception):  # noqa: N818  # tried again
 
 
 class Cursor(msgspec.Struct):
-    """How far a backfill has come: everything before ``next``, in milliseconds, was taken."""
+    """How far a backfill has come: from ``start`` on, everything before ``next`` was taken. Both in
+    milliseconds."""
 
     to: str
+    start: int
     next: int
 
 
@@ -61,19 +66,30 @@ class Target:
     """The server. Raises BackfillError for a URL that is none."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
         try:
-            port = parts.port
+            parts = urlsplit(url)
+            host, self.port = parts.hostname or "", parts.port
+            host.encode("idna")
         except ValueError:
-            port = -1
-        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
-            raise BackfillError(f"--to: {url!r} is no URL such as http://victoria:8428")
+            host = ""
+        # An @ behind the host is the end of a password that was taken for a path.
+        plain = url.isascii() and url.isprintable() and " " not in url
+        if (
+            not (plain and host and parts.scheme in ("http", "https"))
+            or "@" in url.partition(parts.netloc)[2]
+        ):
+            raise BackfillError(
+                "--to: this is no URL such as http://victoria:8428; in a password the letters"
+                " / ? # @ % are written %2F %3F %23 %40 %25"
+            )
         secure = parts.scheme == "https"
         self.kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        self.host, self.port = parts.hostname, port
+        self.host = host
         self.path = parts.path.rstrip("/")
         if not self.path.endswith(IMPORT):
             self.path += IMPORT
+        #: The URL without what may be secret, which may be shown and kept.
+        self.shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{self.path}"
         if parts.query:
             self.path += f"?{parts.query}"
         self.headers = {"content-type": "application/json", "content-encoding": "gzip"}
@@ -81,33 +97,49 @@ class Target:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             token = base64.b64encode(pair.encode()).decode()
             self.headers["authorization"] = f"Basic {token}"
-        #: The URL without a password, which may be shown and kept.
-        where = parts.netloc.rpartition("@")[2]
-        self.shown = f"{parts.scheme}://{where}{self.path}"
+        self.connection: http.client.HTTPConnection | None = None
 
     def send(self, lines: bytes) -> None:
-        """Sends lines. Raises Failed, or BackfillError where trying again is of no use."""
-        connection = self.kind(self.host, self.port, timeout=TIMEOUT)
+        """Sends lines. Raises Failed, or BackfillError where trying again is of no use.
+
+        All requests take one connection: a server that was killed and is back at once is told by
+        its being closed.
+        """
         try:
+            if self.connection is None:
+                self.connection = self.kind(self.host, self.port, timeout=TIMEOUT)
             body = igzip.compress(lines, compresslevel=1)
-            connection.request("POST", self.path, body, self.headers)
-            response = connection.getresponse()
-            text = response.read(1000).decode(errors="replace").strip()
+            self.connection.request("POST", self.path, body, self.headers)
+            response = self.connection.getresponse()
+            text = response.read(MESSAGE).decode(errors="replace").strip()
+            if not response.isclosed():
+                self.close()
         except (OSError, http.client.HTTPException) as error:
-            raise Failed(f"{self.shown}: {error or type(error).__name__}") from None
-        finally:
-            connection.close()
+            self.close()
+            problem = f"{self.shown}: {error or type(error).__name__}"
+            if isinstance(error, ssl.SSLCertVerificationError):
+                raise BackfillError(problem) from None
+            raise Failed(problem) from None
         if response.status in (200, 204):
             return
-        problem = f"{self.shown}: HTTP {response.status} {text}"
+        self.close()
+        elsewhere = response.headers["location"]
+        problem = f"{self.shown}: HTTP {response.status} {elsewhere or text}".rstrip()
         if response.status >= 500 or response.status in (408, 429):
             raise Failed(problem)
         raise BackfillError(problem)
 
+    def close(self) -> None:
+        """Closes the connection; the next request makes another one."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
 
 class Backfill:
-    """One run. ``attempts``: failures in a row after which it gives up; ``told``: called after each
-    window with how many of how many are done, and how many samples were sent."""
+    """One run. ``attempts``: failures after which it gives up, where none of them brought it
+    further; ``told``: called after each window with how many of how many are done, and how many
+    samples were sent."""
 
     def __init__(
         self,
@@ -130,21 +162,34 @@ class Backfill:
         self.failed = failed
         self.samples = 0
         self.failures = 0
+        #: From here on everything was taken, up to where it has come.
+        self.since = selection.start
 
     def resume(self) -> bool:
-        """Goes on where the last run came to; whether there was one."""
+        """Goes on where the last run came to; whether there was one that began early enough, where
+        a beginning was asked for."""
         try:
             found = msgspec.json.decode(self.cursor.read_bytes(), type=Cursor)
         except FileNotFoundError:
             return False
         except ValueError as error:
-            raise BackfillError(f"{self.cursor}: {error}") from None
-        start = max(self.selection.start, found.next)
-        self.selection = msgspec.structs.replace(self.selection, start=start)
+            raise BackfillError(f"{self.cursor}: {error}; without it, all is sent again") from None
+        wanted = self.selection.start
+        if EARLIEST < wanted < found.start:
+            return False
+        if wanted <= found.next:
+            self.since = found.start
+            self.selection = msgspec.structs.replace(self.selection, start=found.next)
         return True
 
     def run(self) -> None:
         """Sends everything. Raises BackfillError."""
+        try:
+            self._run()
+        finally:
+            self.target.close()
+
+    def _run(self) -> None:
         first, last = self.selection.start, self.selection.end
         windows = [
             block for block in blocks(self.path) if block.start <= last and block.end > first
@@ -152,6 +197,7 @@ class Backfill:
         #: When each of the windows was taken.
         taken: list[float] = []
         nexts: list[int] = []
+        furthest = 0
         while len(taken) < len(windows):
             began = time.monotonic()
             try:
@@ -164,6 +210,9 @@ class Backfill:
                 continue
             taken.append(time.monotonic())
             nexts.append(reached)
+            if len(taken) > furthest:
+                furthest = len(taken)
+                self.failures = 0
             done = len(taken) == len(windows)
             settled = [
                 reached
@@ -183,7 +232,6 @@ class Backfill:
         export = Export(self.path, part, "jsonl", eof=False, report=self.report)
         for lines in gathered(iter(export)):
             self.target.send(lines)
-            self.failures = 0
         self.samples += export.samples
         return end + 1 if sealed else max(start, min(end, export.last - LATE) + 1)
 
@@ -195,7 +243,7 @@ class Backfill:
         time.sleep(min(PAUSES[0] * 2 ** (self.failures - 1), PAUSES[1]))
 
     def _keep(self, reached: int) -> None:
-        replace(self.cursor, msgspec.json.encode(Cursor(self.target.shown, reached)))
+        replace(self.cursor, msgspec.json.encode(Cursor(self.target.shown, self.since, reached)))
 
 
 def gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -214,5 +262,5 @@ def gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 def cursor_path(state: Path, path: Path, target: Target, *asked: object) -> Path:
     """Where the cursor of a backfill is kept: one file for each history, server and choice."""
-    key = repr((os.fspath(path.absolute()), target.shown, asked))
+    key = repr((os.fspath(path.absolute()), target.shown, target.path, asked))
     return state / f"backfill-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"

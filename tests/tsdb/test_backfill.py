@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.server
 import json
+import socket
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -30,9 +31,17 @@ class Script:
     def __init__(self) -> None:
         self.answers: deque[int] = deque()
         self.taken: list[tuple[str, str | None, bytes]] = []
+        #: Of all connections that were made, the sockets.
+        self.connections: list[socket.socket] = []
         script = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                script.connections.append(self.connection)
+
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 status = script.answers.popleft() if script.answers else 204
@@ -43,7 +52,10 @@ class Script:
                     text = gzip.decompress(body)
                     script.taken.append((self.path, self.headers["authorization"], text))
                 self.send_response(status)
-                self.send_header("content-length", "0")
+                if status == 301:
+                    self.send_header("location", "/elsewhere")
+                if status != 204:
+                    self.send_header("content-length", "0")
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
@@ -177,23 +189,82 @@ def test_each_server_and_choice_has_a_cursor_of_its_own(tmp_path: Path) -> None:
         cursor_path(tmp_path, tmp_path, other),
         cursor_path(tmp_path, tmp_path, one, ["a*"]),
         cursor_path(tmp_path, tmp_path / "x", one),
+        cursor_path(tmp_path, tmp_path, Target("http://a:1?extra_label=x=y")),
     }
-    assert len(paths) == 4
+    assert len(paths) == 5
     assert cursor_path(tmp_path, tmp_path, Target("http://u:p@a:1/")) in paths
 
 
-@pytest.mark.parametrize("url", ["", "victoria:8428", "ftp://a", "http://", "http://a:x", "/x"])
-def test_what_is_no_url(url: str) -> None:
-    with pytest.raises(BackfillError, match=r"^--to: "):
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "victoria:8428", "ftp://a", "http://", "http://a:x", "/x", "http://a:99999", "http://[::1",
+        "http://a b", "http://a/b c", "http://a/\n", "http://a/é", f"http://{'a' * 64}",
+        "http://u:se/cret@a", "http://u:1/se?cret@a", "http://u:se#cret@a", "ftp://u:secret@a",
+    ],
+)  # fmt: skip
+def test_what_is_no_url_is_refused_without_being_shown(url: str) -> None:
+    with pytest.raises(BackfillError, match=r"^--to: ") as caught:
         Target(url)
+    assert "cret" not in str(caught.value)
+
+
+def test_a_redirection_is_told(path: Path, script: Script, tmp_path: Path) -> None:
+    script.answers.append(301)
+    with pytest.raises(BackfillError, match="HTTP 301 /elsewhere"):
+        made(path, script.url, tmp_path, select()).run()
+
+
+def test_all_requests_take_one_connection_so_that_a_restart_is_noticed(
+    path: Path, script: Script, tmp_path: Path
+) -> None:
+    run = made(path, script.url, tmp_path, select())
+
+    def told(done: int, *_: int) -> None:
+        if done == 2 and len(script.connections) == 1:  # as if it was killed, and back at once
+            script.connections[0].shutdown(socket.SHUT_RDWR)
+            script.taken.clear()
+
+    run.told = told
+    run.run()
+    assert len(script.connections) == 2
+    assert different(script.held(), HISTORY) == {}
+
+
+def test_it_gives_up_when_the_same_window_fails_again_and_again(
+    path: Path, script: Script, tmp_path: Path
+) -> None:
+    script.answers.extend([204, 500] * 100)
+    with pytest.raises(BackfillError, match="HTTP 500; go on later with --resume"):
+        made(path, script.url, tmp_path, select(), attempts=3).run()
+    assert len(script.answers) == 194
+
+
+def test_a_run_from_before_what_was_sent_sends_it_all(
+    path: Path, script: Script, tmp_path: Path
+) -> None:
+    middle = str(START + 2 * WINDOW)
+    made(path, script.url, tmp_path, select(middle)).run()
+    script.taken.clear()
+    earlier = made(path, script.url, tmp_path, select(str(START + WINDOW)))
+    assert not earlier.resume()
+    earlier.run()
+    assert different(script.held(), within(START + WINDOW, START + 4 * WINDOW)) == {}
+    # What both have sent is one range now.
+    again = made(path, script.url, tmp_path, select(middle))
+    assert again.resume()
+    assert again.since == START + WINDOW
+    after = made(path, script.url, tmp_path, select(str(START + 5 * WINDOW)))
+    assert after.resume()
+    assert after.since == after.selection.start == START + 5 * WINDOW
 
 
 def test_paths_and_passwords(path: Path, script: Script, tmp_path: Path) -> None:
-    url = script.url.replace("//", "//user:p%40ss@") + "/insert/0/prometheus/"
+    url = script.url.replace("//", "//user:p%40ss@") + "/insert/0/prometheus/?extra_label=a=ss"
     run = made(path, url, tmp_path, select(metrics=["esnode_gpu_up"]))
     run.run()
     where, authorization, _ = script.taken[0]
-    assert where == "/insert/0/prometheus/api/v1/import"
+    assert where == "/insert/0/prometheus/api/v1/import?extra_label=a=ss"
     assert authorization == "Basic dXNlcjpwQHNz"
     assert "ss" not in run.target.shown
     assert "ss" not in run.cursor.read_text().replace("insert/0/prometheus", "")
