@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import http.server
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -33,12 +36,15 @@ class Script:
         self.taken: list[tuple[str, str | None, bytes]] = []
         #: Of all connections that were made, the sockets.
         self.connections: list[socket.socket] = []
+        self.secure: ssl.SSLContext | None = None
         script = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def setup(self) -> None:
+                if script.secure:
+                    self.request = script.secure.wrap_socket(self.request, server_side=True)
                 super().setup()
                 script.connections.append(self.connection)
 
@@ -213,6 +219,27 @@ def test_a_redirection_is_told(path: Path, script: Script, tmp_path: Path) -> No
     script.answers.append(301)
     with pytest.raises(BackfillError, match="HTTP 301 /elsewhere"):
         made(path, script.url, tmp_path, select()).run()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl makes a certificate")
+def test_a_certificate_is_checked(
+    path: Path, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    words += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    words += ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(words, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    script.secure = context
+    url = script.url.replace("http:", "https:")
+    with pytest.raises(BackfillError, match="certificate"):  # at once, for it will not change
+        made(path, url, tmp_path, select()).run()
+    assert script.taken == []
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    made(path, url, tmp_path, select()).run()
+    assert different(script.held(), HISTORY) == {}
 
 
 def test_all_requests_take_one_connection_so_that_a_restart_is_noticed(
