@@ -20,6 +20,8 @@ class Request(Protocol):
     method: str
     path: str
     query_string: str
+    #: The client's address and port; empty on a unix socket.
+    client: str
     headers: Any
 
 
