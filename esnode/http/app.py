@@ -13,7 +13,9 @@ from urllib.parse import parse_qsl
 from ..config import Config
 from ..dialects import Dialect
 from ..store import Store
+from ..web import Web
 from . import export, negotiate
+from .access import Access
 from .response import LONGEST, NO_STORE, TEXT_PLAIN, Headers, Refusal, Request, Respond, Response
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,10 @@ class Application:
         #: Collectors by name, and whether they are enabled.
         self.collectors = collectors
         self.scrapes = 0
+        #: Who may ask; None: everybody.
+        self.access: Access | None = None
+        #: Headers of every answer, and the rest of those of a page for a browser.
+        self.headers, self.html_headers = security(())
         self.exports = export.Exports(history)
         self.routes: dict[str, Callable[[Request, Respond], None]] = {
             "/": self.index,
@@ -53,7 +59,21 @@ class Application:
 
     def __call__(self, request: Request, respond: Respond) -> None:
         """Handles a request: responds now, or later from another thread."""
-        guard(respond, self.handle, request, respond)
+        if self.access is not None and request.path != OPEN:
+            go = partial(guard, respond, self.handle, request, respond)
+            guard(respond, self.access.check, request, respond, go)
+        else:
+            guard(respond, self.handle, request, respond)
+
+    def protect(self, web: Web) -> None:
+        """Takes over a web configuration: who may ask, and headers."""
+        self.headers, self.html_headers = security(web.headers)
+        if not (web.users or web.tokens):
+            self.access = None
+        elif self.access is not None:
+            self.access.take(web)
+        else:
+            self.access = Access(web)
 
     def handle(self, request: Request, respond: Respond) -> None:
         """Finds the handler of a request and calls it. Raises Refusal."""
@@ -147,9 +167,24 @@ class Application:
             '<!doctype html><html lang="en"><meta charset="utf-8">'
             f"<title>ESNODE-Core</title><h1>ESNODE-Core {version}</h1><ul>{links}</ul></html>\n"
         )
-        headers = [("content-type", "text/html; charset=utf-8"), NO_STORE]
+        headers = [("content-type", "text/html; charset=utf-8"), NO_STORE, *self.html_headers]
         respond(Response(200, headers, page.encode()))
 
+
+#: What a probe may ask without credentials.
+OPEN = "/healthz"
+
+#: The server's name without its version, and no guessing of types.
+HEADERS = (("server", "esnode-core"), ("x-content-type-options", "nosniff"))
+#: A page loads nothing, is in no frame and tells no other page of itself.
+HTML_HEADERS = (
+    (
+        "content-security-policy",
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    ("x-frame-options", "deny"),
+    ("referrer-policy", "no-referrer"),
+)
 
 OK = Response(200, [TEXT_PLAIN, NO_STORE], b"ok\n")
 
@@ -163,6 +198,13 @@ def guard(respond: Respond, function: Callable[..., None], *arguments: object) -
     except Exception:
         log.exception("a request failed")
         respond(Response(500, [TEXT_PLAIN, NO_STORE], b"internal error; see the log\n"))
+
+
+def security(set: Collection[tuple[str, str]]) -> tuple[Headers, Headers]:
+    """The headers of all answers and of pages for a browser; those that were ``set`` come first."""
+    names = {name for name, _ in set}
+    common = [*(pair for pair in HEADERS if pair[0] not in names), *set]
+    return common, [pair for pair in HTML_HEADERS if pair[0] not in names]
 
 
 @lru_cache
