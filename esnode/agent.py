@@ -31,6 +31,7 @@ from .dialects import TEXT
 from .host import Host
 from .http import server
 from .http.app import Application
+from .http.watch import Watch
 from .sampler import Lane, Part, Sampler
 from .store import Entry, Store
 from .tsdb.export import Export
@@ -153,8 +154,9 @@ class Agent:
         """Collects and serves until a signal says stop; the exit code."""
         raise_descriptor_limit()
         host, port = parse_address(self.config.listen_address)
+        watch = Watch(self.config.web_config_file) if self.config.web_config_file else None
         try:
-            listener = server.listen(host, port)
+            listener = server.listen(host, port, int(self.config.listen_socket_mode, 8))
         except server.AddressError as error:
             log.error("%s", error)
             return 1
@@ -169,7 +171,7 @@ class Agent:
                 return 1
         gc.collect()
         gc.freeze()  # what is here now stays: no later collection need look at it
-        asyncio.run(self.serve(listener))
+        asyncio.run(self.serve(listener, watch))
         for sampler in self.samplers:
             sampler.stop(timeout=0.2)
         self.stop_collectors()
@@ -194,7 +196,7 @@ class Agent:
             self.restart_for = version
             os.kill(os.getpid(), signal.SIGTERM)
 
-    async def serve(self, listener: socket.socket) -> None:
+    async def serve(self, listener: socket.socket, watch: Watch | None) -> None:
         """Collects and serves until a signal says stop."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -217,7 +219,7 @@ class Agent:
             sampler.start()
         loop.add_reader(self.alarm.fileno(), self.ring)
         log.info("version %s listens on %s", __version__, self.config.listen_address)
-        await server.serve(self.application, listener, stop)
+        await server.serve(self.application, listener, stop, watch)
 
     def ask(self, act: Callable[[], None], *_: object) -> None:
         """Does what a signal asks for, and has the GPUs' lane see to it now."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import os
 import re
 import sys
 import warnings
@@ -34,6 +35,8 @@ STAND_INS = {
 IGNORED = ("", "void")
 SECRETS = frozenset({"managed_join_token", "orchestrator.token"})
 MASK = "********"
+#: Bytes that the kernel keeps of a unix socket's path.
+LONGEST_SOCKET = 107
 #: Names that a secret may hide behind, and the place of one in a URL.
 _SECRET = re.compile("token|secret|password|key", re.IGNORECASE)
 _CREDENTIALS = re.compile(
@@ -90,8 +93,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Every key outside a table, with its default and limits."""
 
     listen_address: Annotated[
-        str, Meta(description="Address and port to serve on, as `HOST:PORT` or `[IPv6]:PORT`.")
+        str,
+        Meta(
+            description="Address and port to serve on, as `HOST:PORT` or `[IPv6]:PORT`; or a unix"
+            " socket, as `unix:/PATH`."
+        ),
     ] = "0.0.0.0:9100"
+    listen_socket_mode: Annotated[
+        str, Meta(pattern="^0?[0-7]{3}$", description="Mode of the unix socket's file.")
+    ] = "0660"
+    web_config_file: Annotated[
+        str | None,
+        Meta(description="YAML file with TLS, users and tokens of the HTTP server; see access.md."),
+    ] = None
     enable_metrics: Annotated[
         bool, Meta(description="Serve `/metrics`; 404 with the reason otherwise.")
     ] = True
@@ -258,7 +272,9 @@ class Key(msgspec.Struct, frozen=True):
 
     @property
     def is_path(self) -> bool:
-        return self.name.startswith("path_") or self.name in ("local_tsdb_path", "nvml_library")
+        return self.name.startswith("path_") or self.name in (
+            *("local_tsdb_path", "nvml_library", "web_config_file"),
+        )
 
     def parse(self, text: str) -> Any:
         """The value that a flag or variable spells; still to be checked by :meth:`accept`."""
@@ -323,7 +339,15 @@ def parse_duration(text: str) -> float | str:
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Host and port of ``HOST:PORT``, ``[IPv6]:PORT`` or ``:PORT``; raises ValueError."""
+    """Host and port of ``HOST:PORT``, ``[IPv6]:PORT`` or ``:PORT``; raises ValueError.
+
+    Of ``unix:/PATH``, the path and 0.
+    """
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path.startswith("/") or "\0" in path or len(os.fsencode(path)) > LONGEST_SOCKET:
+            raise ValueError(text)
+        return path, 0
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -394,7 +418,12 @@ def _allowed(name: str, info: Any) -> str:
         high = f" to {info.le:g}" if info.le is not None else ""
         return word + low + high + (" (seconds)" if name.endswith("_seconds") else "")
     if name == "listen_address":
-        return "text such as 0.0.0.0:9100 or [::]:9100, with a port from 1 to 65535"
+        return (
+            "text such as 0.0.0.0:9100 or [::]:9100, with a port from 1 to 65535, or"
+            " unix:/run/esnode/agent.sock, with a path of up to 107 bytes"
+        )
+    if name == "listen_socket_mode":
+        return "text of octal digits such as 0660"
     if name.endswith(("_include", "_exclude")):
         return "a regular expression"
     return "text"
