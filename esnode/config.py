@@ -40,8 +40,10 @@ LONGEST_SOCKET = 107
 #: Names that a secret may hide behind, and the place of one in a URL.
 _SECRET = re.compile("token|secret|password|key", re.IGNORECASE)
 _CREDENTIALS = re.compile(
-    r"(?<=//)[^/?#]*(?=@)|(?<=token=)[^&#\"]*|(?<=key=)[^&#\"]*|(?<=secret=)[^&#\"]*"
-    r"|(?<=password=)[^&#\"]*"
+    # Up to the last @, where there is a colon: a password may hold a slash that is not escaped.
+    r"(?<=//)([^/?#]*|[^/?#:\s\"]*:[^\s\"]*)(?=@)"
+    r"|(?<=token=)[^&#\"]*|(?<=key=)[^&#\"]*|(?<=secret=)[^&#\"]*|(?<=password=)[^&#\"]*",
+    re.IGNORECASE,
 )
 
 PSEUDO_FILE_SYSTEMS = (
@@ -313,7 +315,7 @@ class Key(msgspec.Struct, frozen=True):
             detail = f" ({error})" if isinstance(error, (re.error, RuntimeError)) else ""
             whole = int in self.kinds and isinstance(value, float)
             shown = repr(value) if whole else spell(value)  # 8.0 is no whole number, and 8 is
-            shown = MASK if self.name in SECRETS else shown
+            shown = MASK if self.name in SECRETS else masked(shown)
             raise ConfigError(
                 f"{where}: {self.name}: found {shown}{detail}, allowed is {self.allowed}"
             ) from None
@@ -383,6 +385,11 @@ def spell(value: Any) -> str:
     names = {"dict": "a table", "list": "an array"}
     kind = type(value).__name__
     return names.get(kind, f"a {kind}")
+
+
+def masked(text: str) -> str:
+    """A text without the credentials of the URLs in it."""
+    return _CREDENTIALS.sub(MASK, text)
 
 
 def _alternatives(info: Any) -> list[Any]:
@@ -562,7 +569,9 @@ def read_file(path: str) -> dict[str, Any]:
                     )
                 flat = {key.flag.replace("-", "_"): key.name for key in KEYS.values()}
                 near = KEYS[flat[dotted] if dotted in flat else _closest(dotted, KEYS)]
-                found = MASK if near.name in SECRETS or _SECRET.search(dotted) else spell(entry)
+                found = (
+                    MASK if near.name in SECRETS or _SECRET.search(dotted) else masked(spell(entry))
+                )
                 raise ConfigError(
                     f"{path}: {dotted}: unknown key (found {found});"
                     f" the closest is {near.name}, allowed is {near.allowed}"
@@ -638,8 +647,7 @@ def show(settings: Settings) -> str:
         if value is None:
             lines.append(f"# {last} is not set")
         else:
-            shown = spell(MASK if name in SECRETS else value)
-            shown = _CREDENTIALS.sub(MASK, shown)
+            shown = masked(spell(MASK if name in SECRETS else value))
             lines.append(f"{last} = {shown}  # {origin}")
     return "\n".join(lines) + "\n"
 

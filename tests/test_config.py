@@ -26,6 +26,8 @@ REPOSITORY = Path(__file__).parents[1]
 #: Every key that the first release promises, and its default.
 DEFAULTS: dict[str, Any] = {
     "listen_address": "0.0.0.0:9100",
+    "listen_socket_mode": "0660",
+    "web_config_file": None,
     "enable_metrics": True,
     "scrape_interval_seconds": 5,
     "scrape_max_age_seconds": 1,
@@ -99,6 +101,7 @@ OTHERS: dict[str, Any] = {
     "local_tsdb_retention_hours": 24,
     "local_tsdb_max_disk_mb": 100,
     "listen_address": "[::1]:9200",
+    "listen_socket_mode": "0600",
     "log_level": "debug",
     "log_format": "json",
     "cpu_frequency": True,
@@ -349,6 +352,10 @@ def test_an_unknown_variable_is_a_warning(nowhere: Path) -> None:
         ('listen_address = "a:0"', ["listen_address", '"a:0"', "65535"]),
         ('listen_address = "a:65536"', ["listen_address", '"a:65536"', "65535"]),
         ('listen_address = "a b:1"', ["listen_address", '"a b:1"', "65535"]),
+        ('listen_address = "unix:agent.sock"', ["listen_address", "unix:/run/esnode/agent.sock"]),
+        (f'listen_address = "unix:/{"a" * 107}"', ["listen_address", "107 bytes"]),
+        ('listen_socket_mode = "0990"', ["listen_socket_mode", '"0990"', "0660"]),
+        ("listen_socket_mode = 0o660", ["listen_socket_mode", "432", "0660"]),
         ("enable_gpu", ["TOML"]),
         ("enable_gpu = true\nenable_gpu = true", ["TOML"]),
         ("x = [", ["TOML"]),
@@ -455,6 +462,9 @@ SECRET = "hunter2"
         f'[orchestrator]\nauth_token = "{SECRET}"',
         f'orchestrator_token = "{SECRET}"',
         f'token = "{SECRET}"',
+        f'app_metrics_ulr = "http://user:{SECRET}@host/"',
+        f'log_level = "http://user:{SECRET}@host/"',
+        f'log_format = "http://host/?Token={SECRET}"',
     ],
 )
 def test_a_secret_is_not_in_a_refusal_of_a_file(document: str, nowhere: Path) -> None:
@@ -483,6 +493,27 @@ def test_secrets_are_masked_where_the_configuration_is_shown(nowhere: Path) -> N
     assert SECRET not in shown
     assert "ESNODE_MANAGED_JOIN_TOKEN" in shown
     assert "./esnode.toml" in shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"http://user:{SECRET}@host:8000/metrics",
+        f"http://{SECRET}@host/metrics",
+        f"http://user:half/{SECRET}@host/metrics",
+        f"http://user:half@{SECRET}@host/metrics",
+        f"http://host/metrics?api_key={SECRET}",
+        f"http://host/metrics?a=b&TOKEN={SECRET}",
+    ],
+)
+def test_credentials_in_a_url_are_masked_and_the_rest_is_not(url: str) -> None:
+    shown = config.show(load("--app-metrics-url", url))
+    assert SECRET not in shown
+    assert "host" in shown
+
+
+def test_a_unix_socket_is_an_address() -> None:
+    assert config.parse_address("unix:/run/a.sock") == ("/run/a.sock", 0)
 
 
 def values() -> Iterator[st.SearchStrategy[tuple[str, Any]]]:
