@@ -12,6 +12,8 @@ from pathlib import Path
 
 PROC = Path("/proc")
 LISTEN = "0A"
+#: The flag of a unix socket that listens, __SO_ACCEPTCON.
+ACCEPTS = 1 << 16
 
 
 class NoAgentError(OSError):
@@ -21,9 +23,13 @@ class NoAgentError(OSError):
 def send(host: str, port: int, number: signal.Signals) -> int:
     """Sends a signal to the agent that listens on an address; its process id. Raises NoAgentError.
 
-    A process that does not handle the signal would be ended by it: to such a one none is sent.
+    A host that begins with a slash is the path of a unix socket. A process that does not handle the
+    signal would be ended by it: to such a one none is sent.
     """
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if host.startswith("/"):
+        where = f"unix:{host}"
+    else:
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     sockets = dict(_listeners(host, port))
     if not sockets:
         raise NoAgentError(
@@ -61,6 +67,9 @@ def send(host: str, port: int, number: signal.Signals) -> int:
 
 def _listeners(host: str, port: int) -> Iterator[tuple[str, int]]:
     """(inode, uid) of each socket that listens on an address; of a name, on its port."""
+    if host.startswith("/"):
+        yield from _unix_listeners(host)
+        return
     try:
         wanted = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -77,6 +86,18 @@ def _listeners(host: str, port: int) -> Iterator[tuple[str, int]]:
             listens = fields[3] == LISTEN and int(number, 16) == port
             if listens and (wanted is None or _address(address) == wanted):
                 yield fields[9], int(fields[7])
+
+
+def _unix_listeners(path: str) -> Iterator[tuple[str, int]]:
+    """(inode, the file's uid) of the socket that listens on a path."""
+    for line in (PROC / "net/unix").read_text(errors="surrogateescape").splitlines()[1:]:
+        # Num RefCount Protocol Flags Type St Inode Path
+        fields = line.split(maxsplit=7)
+        if len(fields) == 8 and fields[7] == path and int(fields[3], 16) & ACCEPTS:
+            try:
+                yield fields[6], Path(path).stat().st_uid
+            except OSError:  # its file was removed: nobody can connect any more
+                continue
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
