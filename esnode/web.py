@@ -135,9 +135,8 @@ class _Reader:
 
         class Loader(yaml.SafeLoader):
             def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-                keys = [key.value for key, _ in node.value]
-                for key, _ in node.value:
-                    if keys.count(key.value) > 1:
+                for number, (key, _) in enumerate(node.value):
+                    if any(key.value == other.value for other, _ in node.value[:number]):
                         raise yaml.MarkedYAMLError(
                             problem="a key is written twice", problem_mark=key.start_mark
                         )
@@ -243,6 +242,12 @@ class _Reader:
         section = "tls_server_config"
         if b"ENCRYPTED" in key:
             raise self.error(f"{section}.key: it is encrypted; allowed is one without a password")
+        for name, data, kind in (
+            ("cert", certificate, b"CERTIFICATE-----"),
+            ("key", key, b"PRIVATE KEY-----"),
+        ):
+            if kind not in data:
+                raise self.error(f"{section}.{name}: it is not in PEM")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         with InMemory(certificate) as first, InMemory(key) as second:
             try:
@@ -252,9 +257,8 @@ class _Reader:
                 reason = {
                     "KEY_VALUES_MISMATCH": "the key is not this certificate's",
                     "EE_KEY_TOO_SMALL": "its key is too short to be safe",
-                    "NO_START_LINE": "no certificate, or no key, in PEM",
                 }.get(error.reason or "", "")
-                reason = reason or f"certificate or key: {(error.reason or 'invalid').lower()}"
+                reason = reason or "certificate or key is damaged"
                 raise self.error(f"{section}: cannot be used: {reason}") from None
         if ca is not None:
             try:
