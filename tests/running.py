@@ -131,11 +131,15 @@ class Agent:
     def connect(self, timeout: float = PATIENCE) -> socket.socket:
         return socket.create_connection((self.host, self.port), timeout)
 
+    def connection(self, timeout: float = PATIENCE) -> http.client.HTTPConnection:
+        """A client that is not connected yet."""
+        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+
     def get(
         self, path: str = "/metrics", method: str = "GET", timeout: float = PATIENCE, **headers: str
     ) -> Answer:
         """One request on a connection of its own; ``accept_encoding`` is ``Accept-Encoding``."""
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        connection = self.connection(timeout)
         try:
             named = {name.replace("_", "-"): text for name, text in headers.items()}
             connection.putrequest(method, path, skip_accept_encoding=True)
