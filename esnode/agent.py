@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import __version__
 from ._fast import values
@@ -31,13 +32,15 @@ from .dialects import TEXT
 from .host import Host
 from .http import server
 from .http.app import Application
-from .http.watch import Watch
 from .sampler import Lane, Part, Sampler
 from .store import Entry, Store
 from .tsdb.export import Export
 from .tsdb.layout import default_path
 from .tsdb.recorder import Locked, Recorder
 from .tsdb.select import Selection
+
+if TYPE_CHECKING:
+    from .http.watch import Watch
 
 log = logging.getLogger("esnode")
 
@@ -154,7 +157,11 @@ class Agent:
         """Collects and serves until a signal says stop; the exit code."""
         raise_descriptor_limit()
         host, port = parse_address(self.config.listen_address)
-        watch = Watch(self.config.web_config_file) if self.config.web_config_file else None
+        watch = None
+        if self.config.web_config_file:
+            from .http.watch import Watch  # with a megabyte of what only it needs
+
+            watch = Watch(self.config.web_config_file)
         try:
             listener = server.listen(host, port, int(self.config.listen_socket_mode, 8))
         except server.AddressError as error:

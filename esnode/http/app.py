@@ -8,15 +8,18 @@ import math
 import time
 from collections.abc import Callable, Collection
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from ..config import Config
 from ..dialects import Dialect
 from ..store import Store
-from ..web import Web
 from . import export, negotiate
-from .access import Access
 from .response import LONGEST, NO_STORE, TEXT_PLAIN, Headers, Refusal, Request, Respond, Response
+
+if TYPE_CHECKING:  # loaded only where there is a web configuration
+    from ..web import Web
+    from .access import Access
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +70,8 @@ class Application:
 
     def protect(self, web: Web) -> None:
         """Takes over a web configuration: who may ask, and headers."""
+        from .access import Access
+
         self.headers, self.html_headers = security(web.headers)
         if not (web.users or web.tokens):
             self.access = None

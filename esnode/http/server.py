@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import os
 import random
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from granian._granian import CallbackScheduler, SocketHolder
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server import embed
 
-from ..web import Tls, Web
 from .app import Application
 from .response import Response
-from .tls import TURNS, Files
-from .unix import Listener
-from .watch import Watch
+
+if TYPE_CHECKING:  # loaded only where there is a web configuration
+    from ..web import Tls, Web
+    from .tls import Files
+    from .watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,8 @@ def listen(host: str, port: int, mode: int = 0o660) -> socket.socket:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             if host.startswith("/"):
+                from .unix import Listener
+
                 return Listener(host, mode, CONNECTIONS)
             return _listener(host, port)
         except UnicodeError:
@@ -91,7 +93,8 @@ def exposed(listener: socket.socket) -> bool:
     """Whether others than this machine can reach a listener."""
     if listener.family == socket.AF_UNIX:
         return False
-    return not ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+    address: str = listener.getsockname()[0]
+    return not address.startswith("127.") and address != "::1"
 
 
 class Scheduler(CallbackScheduler):
@@ -157,17 +160,20 @@ class Door:
             server._shd = holder(self.descriptor, is_unix, CONNECTIONS)
 
         server._init_shared_socket = take  # granian has no public way to hand it a socket either
-        self.files = Files(tls) if tls else None
-        if self.files is not None:
+        self.files: Files | None = None
+        if tls is not None:
+            from .tls import Files
+
+            self.files = Files(tls)
             server.ssl_ctx = self.files.context
         self.server = server
         self.serving = asyncio.ensure_future(server.serve())
 
     async def open(self) -> None:
         """Waits until it has read what it needs."""
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
         if self.files is not None:
+            for _ in range(self.files.turns):
+                await asyncio.sleep(0)
             self.files.close()
 
     def _is_ours(self) -> bool:

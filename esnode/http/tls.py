@@ -27,7 +27,9 @@ _REASON = re.compile(r"Err` value: (?:General\()?\"?([^\n\")]+)")
 
 
 class Files:
-    """What granian is to read. It reads with :data:`TURNS` of the loop; then they can go."""
+    """What granian is to read. After so many ``turns`` of the event loop it has."""
+
+    turns = TURNS
 
     def __init__(self, tls: Tls) -> None:
         self.files = [InMemory(data) for data in tls[:3] if data is not None]

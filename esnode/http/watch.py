@@ -1,6 +1,6 @@
 """Reads the web configuration again when it, or a file it names, has changed.
 
-By looking at the files each second: that works on every file system, and with links that are put
+By looking at the files twice a second: that works on every file system, and with links that are put
 in the place of others, as Kubernetes does it.
 """
 
@@ -19,7 +19,7 @@ from . import tls
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks.
-PERIOD = 1.0
+PERIOD = 0.5
 
 #: What tells one state of files from another.
 State = tuple[tuple[int, ...], ...]
