@@ -106,7 +106,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = "0660"
     web_config_file: Annotated[
         str | None,
-        Meta(description="YAML file with TLS, users and tokens of the HTTP server; see access.md."),
+        Meta(description="YAML file with TLS, users and tokens of the HTTP server."),
     ] = None
     enable_metrics: Annotated[
         bool, Meta(description="Serve `/metrics`; 404 with the reason otherwise.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import bcrypt
@@ -16,7 +17,7 @@ from esnode.web import Web
 
 from .pki import authority
 
-HASH = "$2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG"
+HASH = "$2y$10$Ataist3H67g1SXQ7zSlkkugptVDsBHBHqXmoVcahKy6/4QU5XxdrS"
 TLS = "tls_server_config: {cert_file: a.crt, key_file: a.key"
 
 
@@ -73,6 +74,18 @@ def test_the_least_files(directory: Path) -> None:
     found = load(directory, TLS + "}").tls
     assert found is not None
     assert (found.client_ca, found.required, found.minimum) == (None, False, "tls1.2")
+
+
+def test_the_example_of_the_documents(directory: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs/access.md").read_text()
+    (example,) = re.findall(r"```yaml\n# /etc/esnode/web.yml\n(.*?)```", page, re.S)
+    for file in re.findall(r"_file: (\S+)", example):
+        source = {"tls.crt": "a.crt", "tls.key": "a.key"}.get(file, file)
+        (directory / file).write_bytes((directory / source).read_bytes())
+    found = load(directory, example)
+    assert found.tls
+    assert list(found.users) == ["prometheus"]
+    assert found.tokens
 
 
 def test_certificates_may_stand_in_the_file_itself(directory: Path) -> None:
