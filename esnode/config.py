@@ -187,6 +187,47 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[float, Meta(gt=0)] | None, Meta(description="Power the node should not exceed.")
     ] = None
 
+    degradation_window_seconds: Annotated[
+        float,
+        Meta(gt=0, le=3600, description="Time over which degradation is judged."),
+    ] = 60
+    degradation_disk_latency_seconds: Annotated[
+        float, Meta(ge=0, description="Mean time of a request above which a disk is degraded.")
+    ] = 0.1
+    degradation_disk_busy_percent: Annotated[
+        float,
+        Meta(ge=0, le=100, description="Time with requests above which a disk is degraded."),
+    ] = 95
+    degradation_network_drops_percent: Annotated[
+        float,
+        Meta(ge=0, le=100, description="Dropped packets above which an interface is degraded."),
+    ] = 0.1
+    degradation_network_retrans_percent: Annotated[
+        float,
+        Meta(
+            ge=0, le=100, description="TCP segments sent again above which a network is degraded."
+        ),
+    ] = 1
+    degradation_swap_bytes_per_second: Annotated[
+        float, Meta(ge=0, description="Swap traffic, in and out, above which it is degraded.")
+    ] = 1 << 20
+    degradation_gpu_throttle_percent: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=100,
+            description="Time with a slowdown for heat or by the hardware above which a GPU is"
+            " degraded.",
+        ),
+    ] = 5
+    degradation_gpu_ecc_errors: Annotated[
+        int,
+        Meta(ge=1, description="Uncorrected memory errors from which a GPU is degraded."),
+    ] = 1
+    degradation_gpu_nvlink_errors: Annotated[
+        int, Meta(ge=1, description="NVLink errors from which a GPU is degraded.")
+    ] = 10
+
     log_level: Annotated[
         Literal["error", "warn", "info", "debug", "trace"], Meta(description="What is logged.")
     ] = "info"

@@ -27,10 +27,10 @@ LAYERS = {
     "client": ("config", "status", "web"),
     "agent": (
         *("_fast", "collectors", "config", "control", "derive", "dialects", "host", "http"),
-        *("metrics", "sampler", "sinks", "status", "store", "tsdb", "__init__"),
+        *("metrics", "rounds", "sampler", "sinks", "status", "store", "tsdb", "view", "__init__"),
     ),
     # The catalog is every collector's declarations, and what else is a page of the reference.
-    "catalog": ("collectors", "config", "metrics", "xids"),
+    "catalog": ("collectors", "config", "derive", "metrics", "status", "xids"),
     "http": ("config", "dialects", "http", "metrics", "status", "store", "tsdb.select", "web"),
     "tsdb": ("_fast", "config", "dialects", "metrics", "state", "store", "tsdb"),
     "sinks": ("_fast", "config", "dialects", "metrics", "store", "sinks"),
@@ -38,7 +38,11 @@ LAYERS = {
     "status": ("metrics", "store"),
     "store": ("_fast.table", "_fast.encode", "dialects", "metrics", "sampler"),
     "sampler": ("_fast.table", "_fast.encode", "collectors.base", "metrics"),
-    "derive": ("_fast.table", "_fast.encode", "collectors.base", "metrics"),
+    "derive": (
+        *("_fast.table", "_fast.encode", "collectors.base", "config", "host", "metrics", "xids"),
+    ),
+    "rounds": ("_fast.table",),
+    "view": ("_fast.table", "config", "derive", "sampler", "status", "store", "xids"),
     "collectors": ("collectors",),
     "collectors.nvidia.*": (
         *("_fast", "collectors.base", "collectors.device", "collectors.nvidia"),

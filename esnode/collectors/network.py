@@ -37,6 +37,7 @@ def _protocol(name: str, help: str) -> Metric:
 
 SNMP = {
     "Tcp:RetransSegs": _protocol("tcp_retrans", "TCP segments sent again."),
+    "Tcp:OutSegs": _protocol("tcp_out_segments", "TCP segments sent."),
     "Tcp:InErrs": _protocol("tcp_in_errors", "TCP segments received with an error."),
     "Tcp:ActiveOpens": _protocol("tcp_active_opens", "TCP connections opened from here."),
     "Tcp:PassiveOpens": _protocol("tcp_passive_opens", "TCP connections opened from elsewhere."),

@@ -1,0 +1,135 @@
+"""Rounds: the lanes' snapshots of one tick, put together on a thread that no lane waits for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+
+from ._fast.table import Snapshot
+
+log = logging.getLogger(__name__)
+
+#: Seconds that a round waits at most for lanes after its first one.
+PATIENCE = 1.0
+#: Intervals without any lane after which a round is closed all the same.
+SILENCE = 1.5
+#: A snapshot is left out when its lane has missed this many intervals, and at least this time.
+MISSED = 3
+LEAST = 1.0
+
+#: The newest snapshots of a tick by lane.
+Snapshots = Mapping[str, Snapshot]
+
+
+class Rounds:
+    """Closes a round when every lane has delivered its tick, or soon after the first one has.
+
+    A lane that was not heard of in the last round is not waited for; what comes late counts for the
+    round after. ``handle`` is called with the newest snapshots of the lanes that are still heard
+    of, and ``answer`` after :meth:`ask`; both on this thread, never at the same time.
+    """
+
+    def __init__(
+        self,
+        lanes: Collection[str],
+        interval: float,
+        handle: Callable[[Snapshots], None],
+        answer: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.interval = interval
+        self.handle = handle
+        self.answer = answer
+        self.patience = min(interval / 2, PATIENCE)
+        self._newest: dict[str, Snapshot] = {}
+        #: Those to wait for, those heard of since the last round, those that are in.
+        self._expected = set(lanes)
+        self._heard: set[str] = set()
+        self._fresh: set[str] = set()
+        self._opened: float | None = None
+        self._closed = time.monotonic()
+        self._asked = False
+        self._stopping = False
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._thread = threading.Thread(target=self._run, name="derived", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Ends the thread."""
+        with self._lock:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join(timeout)
+
+    def add(self, lane: str, snapshot: Snapshot) -> None:
+        """Takes a lane's snapshot of a tick; any thread may call it."""
+        with self._lock:
+            self._newest[lane] = snapshot
+            self._heard.add(lane)
+            if snapshot.monotonic <= self._closed:  # its round is over
+                return
+            self._fresh.add(lane)
+            is_first = self._opened is None
+            if is_first:
+                self._opened = time.monotonic()
+            if is_first or self._expected <= self._fresh:
+                self._wake.notify()
+
+    def ask(self) -> None:
+        """Has ``answer`` called soon; any thread may call it."""
+        with self._lock:
+            self._asked = True
+            self._wake.notify()
+
+    def close(self) -> None:
+        """Closes a round now, on this thread: for when the thread does not run."""
+        with self._lock:
+            snapshots = self._take(time.monotonic())
+        self.handle(snapshots)
+
+    def _due(self) -> float:
+        """When the round is to be closed, in monotonic seconds. The lock is held."""
+        if self._opened is None:
+            return self._closed + SILENCE * self.interval + self.patience
+        return self._opened + (0 if self._expected <= self._fresh else self.patience)
+
+    def _take(self, now: float) -> Snapshots:
+        """Closes the round. The lock is held."""
+        self._expected, self._heard = self._heard or self._expected, set()
+        self._fresh.clear()
+        self._opened = None
+        self._closed = now
+        oldest = now - max(MISSED * self.interval, LEAST)
+        return {
+            lane: snapshot
+            for lane, snapshot in self._newest.items()
+            if snapshot.monotonic >= oldest
+        }
+
+    def _run(self) -> None:
+        while True:
+            snapshots = None
+            with self._lock:
+                while True:
+                    now = time.monotonic()
+                    due = self._due()
+                    if self._stopping:
+                        return
+                    if due <= now:
+                        snapshots = self._take(now)
+                    if snapshots is not None or self._asked:
+                        break
+                    self._wake.wait(due - now)
+                if snapshots is None:
+                    self._asked = False
+            try:
+                if snapshots is None:
+                    self.answer()
+                else:
+                    self.handle(snapshots)
+            except Exception:
+                log.exception("a round failed")
