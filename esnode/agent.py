@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,16 +28,19 @@ from .collectors import agent as own
 from .collectors.base import Collector
 from .collectors.nvidia.gpus import Gpus
 from .config import Config, Settings, parse_address
+from .derive import Degradation
 from .dialects import TEXT
 from .host import Host
 from .http import server
 from .http.app import Application
+from .rounds import Rounds
 from .sampler import Lane, Part, Sampler
 from .store import Entry, Store
 from .tsdb.export import Export
 from .tsdb.layout import default_path
 from .tsdb.recorder import Locked, Recorder
 from .tsdb.select import Selection
+from .view import Facts, View
 
 if TYPE_CHECKING:
     from .http.watch import Watch
@@ -73,26 +76,43 @@ class Agent:
         self.restart_for: str | None = None
         self.gpus: list[Gpus] = []
         self.recorder = recorder(config) if config.enable_local_tsdb else None
-        record = self.recorder.add if self.recorder else None
         self.samplers = [
-            Sampler(lanes, config.scrape_interval_seconds, self.store.publish, record)
+            Sampler(lanes, config.scrape_interval_seconds, self.store.publish, self.take)
             for names in THREADS
             if (lanes := [lane for name in names if (lane := self.lane(name))])
         ]
+        self.rounds = Rounds(
+            list(self.store.lanes), config.scrape_interval_seconds, self.derive, self.answer
+        )
+        self.degradation = Degradation(self.host, config)
+        self.derived = Lane(Degradation.lane, [self.degradation], config.scrape_interval_seconds)
+        self.store.add(self.derived)
+        switches = {cls.name: cls.switch for cls in COLLECTORS}
+        self.view = View(
+            config,
+            self.store,
+            self.degradation,
+            Facts(
+                __version__,
+                {name: (switches[name], enabled) for name, enabled in self.enabled.items()},
+                lambda: self.own.read(True),
+                self.is_up,
+                self.xid_time,
+                self.recorder,
+            ),
+        )
+        self.view.ask = self.rounds.ask
         self.application = Application(
             self.store,
             config,
             __version__,
             {**self.enabled, own.Agent.name: True},
             partial(export, self.recorder) if self.recorder else None,
+            self.view.get,
         )
         # Read with every page, on the thread that puts it together.
         self.own = Own(own.Agent.lane, [own.Agent(self.host, config, self.own_rows())], 0)
         self.store.own = lambda: self.own.read(True)
-        if record:
-            self.samplers.append(
-                Sampler([self.own], config.scrape_interval_seconds, lambda *_: None, record)
-            )
 
     def lane(self, name: str) -> Lane | None:
         """A lane with its enabled collectors, which the store knows; None if there are none."""
@@ -110,6 +130,51 @@ class Agent:
         lane = Lane(name, collectors, self.config.scrape_interval_seconds)
         self.store.add(lane)
         return lane
+
+    def take(self, lane: str, snapshot: Snapshot) -> None:
+        """Takes a lane's snapshot of a tick."""
+        if self.recorder:
+            self.recorder.add(snapshot)
+        self.rounds.add(lane, snapshot)
+
+    def derive(self, snapshots: Mapping[str, Snapshot]) -> None:
+        """What follows from the snapshots of a tick: the rows that are derived, the status."""
+        self.degradation.inputs = snapshots
+        derived = self.derived.read(True)
+        self.store.publish(self.derived.name, derived)
+        if self.recorder:
+            self.recorder.add(derived)
+            self.recorder.add(self.own.read(True))
+        self.view.tick({**snapshots, self.derived.name: derived})
+
+    def answer(self) -> None:
+        """Somebody waits for the status."""
+        self.view.answer()
+
+    def is_up(self, name: str) -> bool:
+        """Whether a collector is up, as its row says."""
+        pairs = [
+            (part, entry)
+            for entry in self.store.lanes.values()
+            for part in entry.lane.parts
+            if part.name == name
+        ]
+        return up([part for part, _ in pairs], [entry for _, entry in pairs])
+
+    def xid_time(self, uuid: str, code: int) -> float | None:
+        """When a GPU had an Xid the last time, in Unix seconds; None when that is not known."""
+        for gpus in self.gpus:
+            if gpus.events is not None:
+                for event in reversed(gpus.events.journal.events):
+                    if (event.kind, event.uuid, event.code) == ("xid", uuid, code):
+                        return event.time
+        return None
+
+    def read(self) -> None:
+        """One tick, on this thread."""
+        for sampler in self.samplers:
+            sampler.read(True)
+        self.rounds.close()
 
     def own_rows(self) -> Iterator[own.Row]:
         """What the agent says of itself."""
@@ -147,8 +212,7 @@ class Agent:
         for tick in range(2):
             if tick:
                 time.sleep(min(self.config.scrape_interval_seconds, 1.0))
-            for sampler in self.samplers:
-                sampler.read(True)
+            self.read()
         page = self.store.page(TEXT).body
         self.stop_collectors()
         return page
@@ -181,6 +245,7 @@ class Agent:
         asyncio.run(self.serve(listener, watch))
         for sampler in self.samplers:
             sampler.stop(timeout=0.2)
+        self.rounds.stop(timeout=0.2)
         self.stop_collectors()
         if self.recorder:
             self.recorder.stop()
@@ -222,6 +287,7 @@ class Agent:
             # Where nobody handles it, it does no harm: an agent that is starting, or keeps none.
             flush = partial(loop.call_soon_threadsafe, self.recorder.request)
             signal.signal(signal.SIGWINCH, lambda *_: flush())
+        self.rounds.start()
         for sampler in self.samplers:  # which may ask for a new process, by a signal
             sampler.start()
         loop.add_reader(self.alarm.fileno(), self.ring)
@@ -258,7 +324,8 @@ class Own(Lane):
 def export(recorder: Recorder, selection: Selection, form: str, eof: bool) -> Export:
     """What is recorded, with what is not written yet."""
     declared = [metric for cls in COLLECTORS for metric in cls.metrics]
-    metrics = {metric.name: metric for metric in (*declared, *own.Agent.metrics)}
+    others = *Degradation.metrics, *own.Agent.metrics
+    metrics = {metric.name: metric for metric in (*declared, *others)}
     return Export(
         recorder.path, selection, form, metrics, recorder.pending(), eof, recorder.damaged
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from . import config, xids
 from .collectors import COLLECTORS
 from .collectors.agent import Agent
+from .derive import Degradation
 from .metrics import Metric
 
 
@@ -20,6 +21,8 @@ def metrics() -> Iterator[tuple[str, str, Metric]]:
     for collector in COLLECTORS:
         for metric in collector.metrics:
             yield collector.name, collector.switch, metric
+    for metric in Degradation.metrics:
+        yield Degradation.name, "", metric
     for metric in Agent.metrics:
         yield Agent.name, "", metric
 

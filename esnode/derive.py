@@ -19,6 +19,9 @@ from .host import Host
 from .metrics import Metric, gauge
 from .xids import XIDS
 
+Labels = tuple[str | None, ...]
+Key = tuple[str, Labels]
+
 GPU = ("gpu", "uuid")
 
 LATENCY = gauge(
@@ -118,14 +121,21 @@ COUNTERS = frozenset(
 #: Gauges of 0 and 1 that are followed as the time that they have been 1.
 SAMPLED = frozenset((REASON,))
 GAUGES = frozenset((WIDTH, LINK_UP, UP, *STATES))
+#: Which rows of a family are looked at, by their labels after those of the GPU; else all.
+NEEDED: dict[str, Callable[[Labels], bool]] = {
+    REASON: lambda labels: labels[2] in SLOWDOWNS,
+    THROTTLED: lambda labels: labels[2] in SLOWDOWNS,
+    ECC_ERRORS: lambda labels: labels[2::2] == ("uncorrected", "all"),
+    XID_ERRORS: lambda labels: is_grave(labels[2] or ""),
+    PCIE_ERRORS: lambda labels: labels[2] in ("non_fatal", "fatal"),
+    NVLINK_ERRORS: lambda labels: labels[2] not in CORRECTED,
+}
 #: Families with several rows for each GPU.
 BY_GPU = frozenset((REASON, THROTTLED, XID_ERRORS, NVLINK_ERRORS, LINK_UP))
 
 #: Readings in a window that are kept.
 STEPS = 16
 
-Labels = tuple[str | None, ...]
-Key = tuple[str, Labels]
 #: Says why something is degraded, "" that it is not, None that this is not known.
 Judge = Callable[[], str | None]
 
@@ -232,7 +242,12 @@ class Window:
         for metric, _, first, end in layout.families:
             for group, names in zip(groups, (COUNTERS, SAMPLED, GAUGES), strict=True):
                 if metric.name in names:
-                    group.extend(range(first, end))
+                    needed = NEEDED.get(metric.name)
+                    group.extend(
+                        row
+                        for row in range(first, end)
+                        if needed is None or needed(layout.rows[row][1])
+                    )
         self._rows = [row for group in groups for row in group]
         self._counters = len(groups[0])
         self._followed = self._counters + len(groups[1])
@@ -442,10 +457,9 @@ class Rules:
     def throttle(self, w: Window, gpu: Labels, name: str) -> Judge | None:
         """Each slowdown by what the driver has counted of it, and by how often it was met."""
         places = [
-            (labels[0], i)
+            (labels[0] or "", i)
             for family in (REASON, THROTTLED)
             for labels, i in w.rows(family, gpu).items()
-            if labels[0] in SLOWDOWNS
         ]
         if not places:
             return None
@@ -455,7 +469,7 @@ class Rules:
             known = [(risen[i], reason) for reason, i in places if risen[i] == risen[i]]
             if not known:
                 return None
-            seconds, reason = max(known, key=first)
+            seconds, reason = max(known)
             limit = self.config.degradation_gpu_throttle_percent
             share = w.share(seconds)
             if share <= limit:
@@ -496,16 +510,15 @@ class Rules:
         return judge
 
     def xid(self, w: Window, gpu: Labels, name: str) -> Judge | None:
-        codes = [(labels[0] or "", i) for labels, i in w.rows(XID_ERRORS, gpu).items()]
+        codes = [(labels[0], i) for labels, i in w.rows(XID_ERRORS, gpu).items()]
         if not codes:
             return None
-        grave = [(code, i) for code, i in codes if is_grave(code)]
 
         def judge() -> str | None:
             risen = w.risen
             if all(risen[i] != risen[i] for _, i in codes):
                 return None
-            met = [f"{code} ({risen[i]:.0f})" for code, i in grave if risen[i] > 0]
+            met = [f"{code} ({risen[i]:.0f})" for code, i in codes if risen[i] > 0]
             if not met:
                 return ""
             return f"{name}: Xid {', '.join(met)} {self.within} (threshold 1)"
@@ -544,9 +557,7 @@ class Rules:
         """A link is down that was up, or that other GPUs of the node have: sockets of bridges may
         be empty, and their links have never been up."""
         links = list(w.rows(LINK_UP, gpu).values())
-        errors = [
-            i for labels, i in w.rows(NVLINK_ERRORS, gpu).items() if labels[0] not in CORRECTED
-        ]
+        errors = list(w.rows(NVLINK_ERRORS, gpu).values())
         if not links and not errors:
             return None
         most_links = self.most_links
@@ -570,10 +581,6 @@ class Rules:
             return f"{name}: {'; '.join(reasons)}" if reasons else ""
 
         return judge
-
-
-def first(pair: tuple[float, str]) -> float:
-    return pair[0]
 
 
 def number(value: float) -> str:

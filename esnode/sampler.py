@@ -20,6 +20,8 @@ RETRY = 60.0
 #: logged again: what comes back a day later is news.
 MESSAGES = 100
 QUIET = 3600.0
+#: Failures of a collector that are remembered.
+FAILURES = 10
 
 
 class Part:
@@ -38,6 +40,8 @@ class Part:
         self.errors = 0
         self.seconds = 0.0
         self.reason: str | None = None
+        #: When each failure was the last time, in Unix seconds; the newest is the last.
+        self.failures: dict[str, float] = {}
         #: When each message was last heard, in monotonic seconds.
         self._heard: dict[str, float] = {}
 
@@ -45,6 +49,9 @@ class Part:
         """Counts a failure of this reading; logs it unless it was logged before."""
         self.errors += 1
         self.failed = True
+        if self.failures.pop(message, None) is None and len(self.failures) >= FAILURES:
+            del self.failures[next(iter(self.failures))]
+        self.failures[message] = time.time()
         self.note(message, logging.WARNING)
 
     def note(self, message: str, level: int) -> None:
@@ -158,7 +165,7 @@ class Sampler:
         lanes: Sequence[Lane],
         interval: float,
         publish: Callable[[str, Snapshot], None],
-        record: Callable[[Snapshot], None] | None = None,
+        record: Callable[[str, Snapshot], None] | None = None,
     ) -> None:
         self.lanes = lanes
         self.interval = interval
@@ -193,7 +200,7 @@ class Sampler:
             snapshot = lane.read(tick)
             self.publish(lane.name, snapshot)
             if tick and self.record is not None:
-                self.record(snapshot)
+                self.record(lane.name, snapshot)
 
     def _run(self) -> None:
         due = time.monotonic()

@@ -40,12 +40,15 @@ class Application:
         version: str,
         collectors: dict[str, bool],
         history: export.Open | None = None,
+        document: Callable[[Callable[[bytes], None]], None] | None = None,
     ) -> None:
         self.store = store
         self.config = config
         self.version = version
         #: Collectors by name, and whether they are enabled.
         self.collectors = collectors
+        #: Has a function called with the document of /status, now or later.
+        self.document = document
         self.scrapes = 0
         #: Who may ask; None: everybody.
         self.access: Access | None = None
@@ -55,6 +58,8 @@ class Application:
         self.routes: dict[str, Callable[[Request, Respond], None]] = {
             "/": self.index,
             "/metrics": self.metrics,
+            "/status": self.status,
+            "/v1/status": self.status,
             "/healthz": self.healthz,
             "/readyz": self.readyz,
             export.PATH: self.exports.handle,
@@ -139,6 +144,12 @@ class Application:
             return set(chosen)
         return set(self.collectors) - set(left_out) if left_out else None
 
+    def status(self, request: Request, respond: Respond) -> None:
+        """The document of the newest tick."""
+        if self.document is None:
+            raise Refusal(404, "there is no status here")
+        self.document(lambda data: respond(Response(200, JSON, data)))
+
     def healthz(self, request: Request, respond: Respond) -> None:
         """Whether the host lane ticks. Nothing else makes the agent unhealthy."""
         host = self.store.lanes.get("host")
@@ -166,7 +177,9 @@ class Application:
         """A page that names the version and links the rest."""
         version = html.escape(self.version)
         links = "".join(
-            f'<li><a href="{path}">{path}</a></li>' for path in self.routes if path != "/"
+            f'<li><a href="{path}">{path}</a></li>'
+            for path in self.routes
+            if path not in ("/", "/v1/status")
         )
         page = (
             '<!doctype html><html lang="en"><meta charset="utf-8">'
@@ -191,6 +204,7 @@ HTML_HEADERS = (
     ("referrer-policy", "no-referrer"),
 )
 
+JSON = [("content-type", "application/json"), NO_STORE]
 OK = Response(200, [TEXT_PLAIN, NO_STORE], b"ok\n")
 
 
