@@ -85,7 +85,9 @@ class Agent:
             list(self.store.lanes), config.scrape_interval_seconds, self.derive, self.answer
         )
         self.degradation = Degradation(self.host, config)
-        self.derived = Lane(Degradation.lane, [self.degradation], config.scrape_interval_seconds)
+        self.derived = Lane(
+            Degradation.lane, [self.degradation], config.scrape_interval_seconds, derived=True
+        )
         self.store.add(self.derived)
         switches = {cls.name: cls.switch for cls in COLLECTORS}
         self.view = View(
@@ -106,7 +108,7 @@ class Agent:
             self.store,
             config,
             __version__,
-            {**self.enabled, own.Agent.name: True},
+            {**self.enabled, Degradation.name: True, own.Agent.name: True},
             partial(export, self.recorder) if self.recorder else None,
             self.view.get,
         )

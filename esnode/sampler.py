@@ -109,10 +109,15 @@ class Part:
 
 
 class Lane:
-    """Some collectors and the table that they fill; a trouble in one lane is no other lane's."""
+    """Some collectors and the table that they fill; a trouble in one lane is no other lane's.
 
-    def __init__(self, name: str, collectors: Sequence[Collector], interval: float) -> None:
+    ``derived``: it is made of the others' snapshots of a tick, and cannot be asked for more."""
+
+    def __init__(
+        self, name: str, collectors: Sequence[Collector], interval: float, derived: bool = False
+    ) -> None:
         self.name = name
+        self.derived = derived
         self.interval = interval
         self.parts = [Part(collector) for collector in collectors]
         groups: dict[str, list[Metric]] = {}

@@ -150,7 +150,7 @@ class Store:
         late: set[str] = set()
         with self._lock:
             for name, entry in self.lanes.items():
-                if names is not None and name not in names:
+                if entry.lane.derived or (names is not None and name not in names):
                     continue
                 if self.max_age > 0 and entry.age(now) <= self.max_age:
                     continue

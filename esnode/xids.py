@@ -258,7 +258,7 @@ XIDS: dict[int, Xid] = {
 }
 
 #: Those whose counters start at 0.
-COMMON = (13, 31, 43, 45, 48, 63, 64, 74, 79, 92, 94, 95, 119, 120)
+COMMON = (13, 31, 43, 45, 48, 63, 64, 74, 79, 94, 95, 119, 120)
 
 
 def describe(code: int) -> str:

@@ -232,6 +232,7 @@ PAIRS = (
     _interface("tx_fifo_errors", "transmit_fifo"),
     _interface("rx_multicast", "receive_multicast"),
     Pair("esnode_network_tcp_retrans_total", "node_netstat_Tcp_RetransSegs"),
+    Pair("esnode_network_tcp_out_segments_total", "node_netstat_Tcp_OutSegs"),
     Pair("esnode_network_tcp_in_errors_total", "node_netstat_Tcp_InErrs"),
     Pair("esnode_network_tcp_active_opens_total", "node_netstat_Tcp_ActiveOpens"),
     Pair("esnode_network_tcp_passive_opens_total", "node_netstat_Tcp_PassiveOpens"),

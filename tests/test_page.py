@@ -60,8 +60,7 @@ def machine(name: str, root: Path) -> Agent:
 
 def tick(agent: Agent, count: int = 1) -> None:
     for _ in range(count):
-        for sampler in agent.samplers:
-            sampler.read(True)
+        agent.read()
 
 
 @pytest.fixture(params=["live", *HOSTS])

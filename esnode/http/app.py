@@ -167,7 +167,9 @@ class Application:
         waiting = [
             name
             for name, entry in self.store.lanes.items()
-            if entry.snapshot is None and now - (entry.lane.reading_since or now) < HANGS
+            if entry.snapshot is None
+            and not entry.lane.derived
+            and now - (entry.lane.reading_since or now) < HANGS
         ]
         if waiting:
             raise Refusal(503, f"not read yet: {', '.join(waiting)}")

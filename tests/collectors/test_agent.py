@@ -21,6 +21,8 @@ from tests.running import series
 
 #: Without the GPUs', which are off for trees.
 NAMES = list(dict.fromkeys(cls.name for cls in COLLECTORS if cls.lane != "gpu"))
+#: What has no source of its own, and is never off.
+DERIVED = "degradation"
 #: Collectors of what a small virtual machine has not.
 HARDWARE = {"numa", "infiniband", "power", "hwmon"}
 
@@ -32,8 +34,7 @@ def agent(root: Path, **keys: object) -> Agent:
 def read(agent: Agent, ticks: int = 1) -> Rows:
     """The page after some ticks."""
     for _ in range(ticks):
-        for sampler in agent.samplers:
-            sampler.read(True)
+        agent.read()
     return series(agent.store.page(TEXT).body)
 
 
@@ -44,25 +45,25 @@ def by(rows: Rows, family: str, label: str = "collector") -> dict[str, float]:
 
 def test_every_collector_is_accounted_for(tmp_path: Path) -> None:
     rows = read(agent(FIXTURES / "small-vm", path_rootfs=str(tmp_path), disk_mount_include="^/$"))
-    assert by(rows, "esnode_agent_errors_total") == dict.fromkeys(NAMES, 0)
-    ups = {name: float(name not in HARDWARE) for name in NAMES}
+    assert by(rows, "esnode_agent_errors_total") == dict.fromkeys([*NAMES, DERIVED], 0)
+    ups = {name: float(name not in HARDWARE) for name in [*NAMES, DERIVED]}
     assert by(rows, "esnode_agent_collector_up") == ups
     assert by(rows, "esnode_agent_collector_disabled") == {**dict.fromkeys(NAMES, 0), "gpu": 1}
     durations = by(rows, "esnode_agent_scrape_duration_seconds")
-    assert list(durations) == NAMES
+    assert list(durations) == [*NAMES, DERIVED]
     assert all(0 < seconds < 5 for seconds in durations.values())
     ages = by(rows, "esnode_agent_snapshot_age_seconds", "lane")
-    assert list(ages) == ["host", "mounts", *DEVICES]
+    assert list(ages) == ["host", "mounts", *DEVICES, "derived"]
     assert all(0 <= age < 5 for age in ages.values())
 
 
 def test_errors_are_counted_from_zero_and_say_who_is_down() -> None:
     broken = agent(FIXTURES / "empty")
     before = read(broken)
-    assert by(before, "esnode_agent_collector_up") == dict.fromkeys(NAMES, 0)
+    assert by(before, "esnode_agent_collector_up") == {**dict.fromkeys(NAMES, 0), DERIVED: 1}
     after = read(broken, 2)
     for name, errors in by(before, "esnode_agent_errors_total").items():
-        assert (errors > 0) == (name not in HARDWARE)
+        assert (errors > 0) == (name not in {*HARDWARE, DERIVED})
         assert by(after, "esnode_agent_errors_total")[name] >= errors
 
 
@@ -87,9 +88,11 @@ def test_a_failing_collector_is_no_other_ones_trouble(tmp_path: Path) -> None:
         (tmp_path / "proc/1/net" / name).write_bytes(text)
     rows = read(agent(tmp_path, enable_disk=False, enable_cpu=False))
     ups = by(rows, "esnode_agent_collector_up")
-    assert ups == {**dict.fromkeys(HARDWARE - {"numa"}, 0), "memory": 0, "network": 1}
+    is_up = {"memory": 0, "network": 1, DERIVED: 1}
+    assert ups == {**dict.fromkeys(HARDWARE - {"numa"}, 0), **is_up}
     errors = by(rows, "esnode_agent_errors_total")
-    assert errors == {**dict.fromkeys(HARDWARE - {"numa"}, 0), "memory": 2, "network": 0}
+    counted = {"memory": 2, "network": 0, DERIVED: 0}
+    assert errors == {**dict.fromkeys(HARDWARE - {"numa"}, 0), **counted}
 
 
 class Outcome(Collector):
@@ -148,9 +151,10 @@ def test_a_disabled_collector_has_no_rows_but_one() -> None:
     disabled = by(rows, "esnode_agent_collector_disabled")
     off = ("disk", "network", "infiniband")
     assert disabled == {**{name: float(name in off) for name in NAMES}, "gpu": 1}
-    assert list(by(rows, "esnode_agent_collector_up")) == [n for n in NAMES if n not in off]
+    on = [*(name for name in NAMES if name not in off), DERIVED]
+    assert list(by(rows, "esnode_agent_collector_up")) == on
     assert list(by(rows, "esnode_agent_snapshot_age_seconds", "lane")) == [
-        *("host", "devices", "sensors")
+        *("host", "devices", "sensors", "derived")
     ]
     assert not [name for name in rows if name.startswith(("esnode_disk", "esnode_network"))]
 

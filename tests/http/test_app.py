@@ -41,8 +41,7 @@ class Client:
 
     def read(self) -> None:
         """One tick."""
-        for sampler in self.agent.samplers:
-            sampler.read(True)
+        self.agent.read()
 
     def get(self, target: str = "/metrics", method: str = "GET", **headers: str) -> Response:
         path, _, query = target.partition("?")

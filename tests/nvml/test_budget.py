@@ -20,6 +20,8 @@ from .scripted import samples
 
 Make = Callable[..., Node]
 NOW = 10**15
+#: Of the degradation of one GPU.
+FLAGS = 5
 
 
 def host(root: Path) -> int:
@@ -27,13 +29,26 @@ def host(root: Path) -> int:
     bighost.write(root)
     agent = Agent(Settings(config(root), {}, None, ()))
     for _ in range(2):
-        for sampler in agent.samplers:
-            sampler.read(True)
+        agent.read()
     for sampler in agent.samplers:
         for lane in sampler.lanes:
             for part in lane.parts:
                 part.collector.stop()
     return sum(entry.snapshot.present for entry in agent.store.lanes.values())
+
+
+def flags(fake: Fake, root: Path) -> int:
+    """The series of the GPUs' degradation, when all of it is known."""
+    off = {f"enable_{name}": False for name in ("cpu", "memory", "disk", "network", "power")}
+    settings = config(root, nvml_library=str(fake.path), **{**off, "enable_gpu": True})
+    agent = Agent(Settings(settings, {}, None, ()))
+    for _ in range(2):
+        agent.read()
+    names = [metric.name for metric, _, _ in agent.store.lanes["derived"].snapshot.items()]
+    for gpus in agent.gpus:
+        gpus.stop()
+        gpus.close()
+    return sum(name.startswith("esnode_gpu_degradation_") for name in names)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +59,7 @@ def of_host(tmp_path_factory: pytest.TempPathFactory) -> int:
 @pytest.mark.parametrize("model", ["H100", "B200", "GB200"])
 @pytest.mark.parametrize("mig", [False, True])
 def test_series_stay_within_their_budget(
-    fake: Fake, node: Make, of_host: int, model: str, mig: bool
+    fake: Fake, node: Make, of_host: int, tmp_path: Path, model: str, mig: bool
 ) -> None:
     fake.set_gpus([model] * 16)
     profile = {"H100": "1g.10gb", "B200": "1g.23gb", "GB200": "1g.24gb"}[model]
@@ -55,7 +70,8 @@ def test_series_stay_within_their_budget(
     page = node(enable_gpu_mig=mig, k8s_mode=mig).pair()
     assert len(page.of("esnode_gpu_up")) == 16
     assert len(page.of("esnode_mig_info")) == (112 if mig else 0)
-    gpus = len(page.rows)
+    gpus = len(page.rows) + 16 * FLAGS
+    assert flags(fake, tmp_path) == 16 * FLAGS
     families = Counter(family for family, _ in page.rows)
     for family, count in families.most_common(12):
         print(f"{count:6} {family}")

@@ -162,8 +162,7 @@ def test_texts_with_odd_bytes(fake: Fake, tmp_path: Path, raw: bytes) -> None:
     settings = config(tmp_path, enable_gpu=True, nvml_library=str(fake.path), **keys)
     agent = Agent(Settings(settings, {}, None, ()))
     for _ in range(2):
-        for sampler in agent.samplers:
-            sampler.read(True)
+        agent.read()
     page = agent.store.page(TEXT).body.decode()
     other = agent.store.page(OPENMETRICS).body.decode()
     for sampler in agent.samplers:
