@@ -600,14 +600,15 @@ def links_of(
 def interfaces_of(pair: Pair) -> Iterator[status.Interface]:
     now = pair.now
     for (iface,) in now.keys("esnode_network_rx_bytes_total"):
-        drops = [pair.rate(f"esnode_network_{way}_dropped_total", iface) for way in ("rx", "tx")]
+        lost = pair.rate("esnode_network_rx_dropped_total", iface)
+        unsent = pair.rate("esnode_network_tx_dropped_total", iface)
         yield status.Interface(
             iface=iface or "",
             up=flag(now.get("esnode_network_up", iface)),
             speed_bytes=now.get("esnode_network_speed_bytes", iface),
             rx_bytes_per_sec=pair.rate("esnode_network_rx_bytes_total", iface),
             tx_bytes_per_sec=pair.rate("esnode_network_tx_bytes_total", iface),
-            drops_per_sec=None if None in drops else sum(map(float, filter(None, drops))),
+            drops_per_sec=None if lost is None or unsent is None else lost + unsent,
         )
 
 
