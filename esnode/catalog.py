@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import config, xids
+from . import config, status, xids
 from .collectors import COLLECTORS
 from .collectors.agent import Agent
 from .derive import Degradation
@@ -52,6 +52,7 @@ def metrics_list() -> str:
 PAGES = {
     "metrics-list.md": metrics_list,
     "reference/config.md": config.reference,
+    "reference/status.schema.json": status.schema,
     "reference/xid.md": xids.reference,
 }
 
