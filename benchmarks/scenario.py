@@ -31,7 +31,7 @@ from esnode.dialects import TEXT
 from esnode.sampler import Lane
 from tests import bighost
 
-from . import gpus, history, plain, series
+from . import gpus, history, plain, series, status
 from .figures import (
     CC,
     FAULTS,
@@ -265,7 +265,18 @@ def start(bench: Bench) -> Iterator[Row]:
     yield row._replace(target="≤ 1 s", ok=result <= 1.0, remark="")
 
 
-FIGURES = (tick, big, encoding, fresh, cached, memory, start, *gpus.FIGURES, *history.FIGURES)
+FIGURES = (
+    tick,
+    big,
+    encoding,
+    fresh,
+    cached,
+    memory,
+    start,
+    *gpus.FIGURES,
+    *history.FIGURES,
+    *status.FIGURES,
+)
 
 
 def machine() -> str:
