@@ -175,8 +175,9 @@ class Window:
     since its last reading is lost. Layouts are shared between snapshots, so each is looked at once.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self) -> None:
+        #: How long it is.
+        self.seconds = math.inf
         self.snapshot: Snapshot | None = None
         self.place: dict[Key, int] = {}
         self.now: list[float] = []
@@ -313,9 +314,12 @@ class Rules:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.within = f"in {config.degradation_window_seconds:g} s"
         #: The most NVLinks of each GPU that were up at once.
         self.most_links: dict[Labels, int] = {}
+
+    @property
+    def within(self) -> str:
+        return f"in {self.config.degradation_window_seconds:g} s"
 
     def checks(self, window: Window) -> Iterator[Check]:
         """The checks of what a lane has, after its layout has changed."""
@@ -338,7 +342,6 @@ class Rules:
             yield from self.gpu(window, gpu)
 
     def disk(self, w: Window, device: str) -> Iterator[Check]:
-        config = self.config
         times, ops = w.places(DISK_TIMES, device), w.places(DISK_OPS, device)
 
         def latency() -> str | None:
@@ -346,7 +349,7 @@ class Rules:
             requests, seconds = w.sum(ops), w.sum(times)
             if math.isnan(requests + seconds):
                 return None
-            limit = config.degradation_disk_latency_seconds
+            limit = self.config.degradation_disk_latency_seconds
             if requests < REQUESTS or seconds / requests <= limit:
                 return ""
             return (
@@ -361,7 +364,7 @@ class Rules:
             share = w.share(w.risen[busy_at])
             if math.isnan(share):
                 return None
-            limit = config.degradation_disk_busy_percent
+            limit = self.config.degradation_disk_busy_percent
             if share <= limit:
                 return ""
             return (
@@ -613,6 +616,10 @@ class Degradation(Collector):
         #: What the last reading has changed.
         self.changes: list[Change] = []
 
+    def configure(self, config: Config) -> None:
+        """Takes other thresholds and another window from the next tick on; any thread may call."""
+        self.config = self.rules.config = config
+
     def bind(self) -> None:
         self.windows: dict[str, Window] = {}
         self.checks: dict[str, list[tuple[Check, int | None]]] = {}
@@ -629,7 +636,8 @@ class Degradation(Collector):
         for lane, snapshot in self.inputs.items():
             window = self.windows.get(lane)
             if window is None:
-                window = self.windows[lane] = Window(self.config.degradation_window_seconds)
+                window = self.windows[lane] = Window()
+            window.seconds = self.config.degradation_window_seconds
             if snapshot is not window.snapshot and window.take(snapshot):
                 changed[lane] = list(self.rules.checks(window))
         if changed:

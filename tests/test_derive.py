@@ -454,6 +454,23 @@ def test_the_window_is_kept_at_any_interval(tick: float) -> None:
     assert len(feed.degradation.windows["host"]._kept) < 20
 
 
+def test_thresholds_change_while_it_runs() -> None:
+    feed = Feed()
+    feed.tick(disk())
+    feed.tick(disk(ops=100, seconds=20))
+    assert feed.flags["disk_latency", "sda"] == 1
+    feed.degradation.configure(
+        Config(degradation_disk_latency_seconds=0.3, degradation_window_seconds=30)
+    )
+    assert feed.tick(disk(ops=100, seconds=20))["disk_latency", "sda"] == 0
+    feed.tick(disk(ops=100, seconds=40))
+    assert feed.reasons == [
+        "disk sda: 100 requests took 0.4 s on average in 30 s (threshold 0.3 s)"
+    ]
+    feed.tick(disk(ops=100, seconds=40), 35)
+    assert feed.tick(disk(ops=100, seconds=40))["disk_latency", "sda"] == 0
+
+
 def test_every_flag_has_a_weight() -> None:
     flags = {metric.name for metric in Degradation.metrics} - {"esnode_degradation_score"}
     assert set(WEIGHTS) == flags | {"esnode_gpu_up"}
