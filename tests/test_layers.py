@@ -31,7 +31,10 @@ LAYERS = {
     ),
     # The catalog is every collector's declarations, and what else is a page of the reference.
     "catalog": ("collectors", "config", "derive", "metrics", "status", "xids"),
-    "http": ("config", "dialects", "http", "metrics", "status", "store", "tsdb.select", "web"),
+    "http": (
+        *("_fast.peer", "config", "dialects", "http", "metrics", "status", "store"),
+        *("tsdb.select", "web"),
+    ),
     "tsdb": ("_fast", "config", "dialects", "metrics", "state", "store", "tsdb"),
     "sinks": ("_fast", "config", "dialects", "metrics", "store", "sinks"),
     "control": ("config", "metrics", "status", "store", "control"),
