@@ -121,6 +121,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     scrape_wait_seconds: Annotated[
         float, Meta(ge=0, le=60, description="How long a scrape waits for a fresh reading.")
     ] = 0.05
+    events_max_clients: Annotated[
+        int, Meta(ge=0, le=4096, description="Clients that may follow `/events` at once.")
+    ] = 1024
+    events_max_clients_per_address: Annotated[
+        int, Meta(ge=1, le=4096, description="How many of them from one address.")
+    ] = 256
     mount_timeout_seconds: Annotated[
         float,
         Meta(gt=0, le=3600, description="Time after which a silent mount counts as hung."),
