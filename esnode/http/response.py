@@ -23,14 +23,48 @@ class Request(Protocol):
     #: The client's address and port; empty on a unix socket.
     client: str
     headers: Any
+    #: ``HOST:PORT`` of the client, and what we listen on; of a unix socket no such thing.
+    client: str
+    server: str
+
+
+class Gone(Exception):  # noqa: N818  # not our fault
+    """The client has gone."""
+
+
+class Outlet(Protocol):
+    """Where a stream is written to; callable from any thread."""
+
+    @property
+    def pulse(self) -> float:
+        """Seconds in which it is to be sent something, or it is not seen that a client has gone."""
+        ...
+
+    def watch(self, gone: Callable[[], None]) -> None:
+        """Has a function called, on some other thread, when the client has gone; where that is
+        known before something is sent."""
+
+    def ready(self) -> bool:
+        """Whether the client takes more: nothing waits for it outside of the kernel."""
+        ...
+
+    def send(self, data: bytes) -> None:
+        """Sends it, now or later. Only when ready, or what waits has no bound. Raises Gone."""
+
+    def end(self) -> None:
+        """Ends the stream after what was sent."""
+
+    def cut(self) -> None:
+        """Ends it now, whatever waits."""
 
 
 class Response(NamedTuple):
-    """An answer; its body, or the path of a file that the server is to read it from."""
+    """An answer; its body, or the path of a file that the server is to read it from, or what is to
+    write it."""
 
     status: int
     headers: Headers
-    body: bytes | Path
+    body: bytes | Path | Callable[[Outlet], None]
 
 
 #: Sends the response to a request; callable from any thread, once.
