@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 from ..config import Config
 from ..dialects import Dialect
 from ..store import Store
-from . import export, negotiate
+from . import events, export, negotiate
 from .response import LONGEST, NO_STORE, TEXT_PLAIN, Headers, Refusal, Request, Respond, Response
 
 if TYPE_CHECKING:  # loaded only where there is a web configuration
@@ -55,6 +55,11 @@ class Application:
         #: Headers of every answer, and the rest of those of a page for a browser.
         self.headers, self.html_headers = security(())
         self.exports = export.Exports(history)
+        self.streams = events.Streams(
+            config.events_max_clients,
+            config.events_max_clients_per_address,
+            config.scrape_interval_seconds,
+        )
         self.routes: dict[str, Callable[[Request, Respond], None]] = {
             "/": self.index,
             "/metrics": self.metrics,
@@ -63,6 +68,7 @@ class Application:
             "/healthz": self.healthz,
             "/readyz": self.readyz,
             export.PATH: self.exports.handle,
+            events.PATH: self.streams.handle,
         }
 
     def __call__(self, request: Request, respond: Respond) -> None:
@@ -97,6 +103,7 @@ class Application:
     def stop(self) -> None:
         """Ends the answers that take long."""
         self.exports.stop()
+        self.streams.stop()
 
     def metrics(self, request: Request, respond: Respond) -> None:
         """The page of metrics: fresh, or as fresh as it can be had in time."""

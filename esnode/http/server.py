@@ -17,6 +17,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server import embed
 
+from . import outlet
 from .app import Application
 from .response import Response
 
@@ -118,6 +119,8 @@ class Scheduler(CallbackScheduler):
                         protocol.response_empty(status, headers)
                     else:
                         protocol.response_file(status, headers, str(body))
+                elif callable(body):
+                    body(outlet.opened(protocol, request, status, headers))
                 elif request.method == "HEAD":
                     length = ("content-length", str(len(body)))
                     protocol.response_empty(status, [*headers, length])
