@@ -24,7 +24,6 @@
 #define MORE_FUNCTIONS(F) \
     F(nvmlInit, (void)) \
     F(nvmlInitWithFlags, (unsigned)) \
-    F(nvmlSystemGetNVMLVersion, (char *, unsigned)) \
     F(nvmlSystemGetProcessName, (unsigned, char *, unsigned)) \
     F(nvmlDeviceGetHandleByUUID, (const char *, nvmlDevice_t *)) \
     F(nvmlDeviceGetHandleByPciBusId_v2, (const char *, nvmlDevice_t *)) \

@@ -265,6 +265,7 @@ enum { NVML_GPM_SUPPORT_VERSION = 1, NVML_GPM_METRICS_GET_VERSION = 1 };
     REQUIRED(nvmlDeviceGetHandleByIndex_v2, (unsigned int, nvmlDevice_t *)) \
     REQUIRED(nvmlDeviceGetUUID, (nvmlDevice_t, char *, unsigned int)) \
     OPTIONAL(nvmlSystemGetDriverVersion, (char *, unsigned int)) \
+    OPTIONAL(nvmlSystemGetNVMLVersion, (char *, unsigned int)) \
     OPTIONAL(nvmlSystemGetCudaDriverVersion_v2, (int *)) \
     OPTIONAL(nvmlSystemGetCudaDriverVersion, (int *)) \
     OPTIONAL(nvmlSystemGetConfComputeState, (nvmlConfComputeSystemState_t *)) \

@@ -100,6 +100,7 @@ class Agent:
                 lambda: self.own.read(True),
                 self.is_up,
                 self.xid_time,
+                self.nvml_version,
                 self.recorder,
             ),
         )
@@ -171,6 +172,10 @@ class Agent:
                     if (event.kind, event.uuid, event.code) == ("xid", uuid, code):
                         return event.time
         return None
+
+    def nvml_version(self) -> str | None:
+        """The version of NVIDIA's library; None when that is not known."""
+        return next((gpus.driver.library for gpus in self.gpus if gpus.is_open), None)
 
     def read(self) -> None:
         """One tick, on this thread."""

@@ -135,6 +135,7 @@ class Facts(NamedTuple):
     own: Callable[[], Snapshot]
     up: Callable[[str], bool]
     xid_time: Callable[[str, int], float | None]
+    nvml_version: Callable[[], str | None]
     history: History | None = None
 
 
@@ -425,7 +426,7 @@ class View:
             identity=status.Identity(
                 pci_bus_id=what.get("pci_bus_id"),
                 driver_version=what.get("driver_version"),
-                nvml_version=None,
+                nvml_version=self.facts.nvml_version(),
                 cuda_driver_version=what.get("cuda_version"),
                 serial=what.get("serial"),
                 vbios=what.get("vbios"),

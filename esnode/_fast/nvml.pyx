@@ -122,6 +122,7 @@ cdef extern from "nvml_calls.h" nogil:
     int nvmlDeviceGetUUID(nvmlDevice_t device, char *uuid, unsigned int length)
     # What follows may be missing.
     int (*nvmlSystemGetDriverVersion)(char *version, unsigned int length)
+    int (*nvmlSystemGetNVMLVersion)(char *version, unsigned int length)
     int (*nvmlSystemGetCudaDriverVersion_v2)(int *version)
     int (*nvmlSystemGetCudaDriverVersion)(int *version)
     int (*nvmlDeviceGetName)(nvmlDevice_t device, char *text, unsigned int length)
@@ -1334,6 +1335,7 @@ cdef struct Desk:               # what concerns the library, and no GPU
     bint done
     unsigned int n              # GPUs
     char[TEXT] version
+    char[TEXT] library          # its own version
     int cuda
     int64_t at
     uint64_t[N_OTHERS] calls
@@ -1375,6 +1377,9 @@ cdef void run_desk(crew_task *base) noexcept nogil:
         if nvmlSystemGetDriverVersion != NULL and booked(
                 desk, F_DRIVER, nvmlSystemGetDriverVersion(desk.version, TEXT)):
             desk.version[0] = 0
+        desk.library[0] = 0
+        if nvmlSystemGetNVMLVersion != NULL and nvmlSystemGetNVMLVersion(desk.library, TEXT):
+            desk.library[0] = 0
         if nvmlSystemGetCudaDriverVersion_v2 != NULL:
             if booked(desk, F_CUDA2, nvmlSystemGetCudaDriverVersion_v2(&desk.cuda)):
                 desk.cuda = 0
@@ -1705,6 +1710,11 @@ cdef class Driver:
     def version(self):
         """The driver's version; None when unknown."""
         return _text(self.desk.version)
+
+    @property
+    def library(self):
+        """The version of the library; None when unknown."""
+        return _text(self.desk.library)
 
     @property
     def cuda(self):
