@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
@@ -78,7 +79,13 @@ def document(name: str) -> str:
         keys |= {"enable_gpu": True, "nvml_library": str(fakenvml.library())}
         keys |= {"enable_gpu_mig": True, "gpu_detail": True, "gpu_process_metrics": True}
     patched = mock.patch("esnode.view.NEWEST", 100)  # which ten are newest is a matter of chance
-    with mock.patch("os.uname", return_value=UNAME), patched, hosts.tree(host) as root:
+    with (
+        TemporaryDirectory() as state,
+        mock.patch.dict(os.environ, STATE_DIRECTORY=state),
+        mock.patch("os.uname", return_value=UNAME),
+        patched,
+        hosts.tree(host) as root,
+    ):
         fake = script(NODES[name]) if name in NODES else None
         agent = Agent(Settings(hosts.config(root, **keys), {}, None, ()))
         agent.read()
