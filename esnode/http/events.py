@@ -50,8 +50,8 @@ STALLED = 15.0
 PIECE = 1 << 16
 #: Clients that are sent to in a row, and seconds of pause after them, in which the server sends
 #: what it was given and scrapes are answered.
-SLICE = 50
-PAUSE = 0.002
+SLICE = 100
+PAUSE = 0.001
 #: Seconds after which it is seen again whether a client that took nothing does now.
 SOONEST, LATEST = 0.01, 0.25
 #: Part of its interval by which a client's status may come early: ticks are not exact.

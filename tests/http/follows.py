@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import socket
 import sys
 import threading
@@ -44,6 +45,8 @@ def obey(streams: events.Streams) -> None:
 async def main(address: str, limits: dict[str, float]) -> None:
     for name in [name for name in limits if name.isupper()]:
         setattr(events, name, limits.pop(name))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     store = Store(1, 0.05, lambda _: None)
     application = Application(store, Config(), "0", {})
     streams = application.streams

@@ -25,6 +25,8 @@ from esnode.http.events import KEPT, KINDS, Kept, Streams, parse
 from esnode.http.response import Gone, Refusal, Response
 from tests.running import PATIENCE, Agent, Answer, environment, free_port, wait_for
 
+#: Clients at once; as many as there are to be take a while to connect.
+MANY = 1000 if os.environ.get("ESNODE_SOAK") else 300
 #: More than the kernel keeps for a client that does not read.
 LARGE = "x" * 100_000
 
@@ -563,8 +565,11 @@ def test_a_long_replay_comes_whole() -> None:
 
 
 def test_hundreds_of_clients_get_every_status() -> None:
-    with server(most_of_one=300, KEEP_ALIVE=1000) as running, ExitStack() as stack:
-        clients = [stack.enter_context(running.follow("?kinds=status")) for _ in range(300)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with server(most_of_one=MANY, KEEP_ALIVE=1000) as running, ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        clients = [stack.enter_context(running.follow("?kinds=status")) for _ in range(MANY)]
         assert running.get().status == 429
         for number in range(3):
             running.publish("status", {"number": number, "text": "a" * 15_000})
@@ -622,8 +627,8 @@ class Slot:
 
 
 def test_all_clients_get_the_same_object() -> None:
-    streams = Streams(100, 100, 5)
-    outlets = [Slot() for _ in range(60)]
+    streams = Streams(200, 200, 5)
+    outlets = [Slot() for _ in range(150)]
 
     for outlet in outlets:
 
@@ -638,7 +643,7 @@ def test_all_clients_get_the_same_object() -> None:
     assert len({id(outlet.texts[1]) for outlet in outlets}) == 1
     outlets[0].gone = True
     streams.publish("status", b"{}")
-    wait_for(lambda: len(streams) == 59, "the one that has gone is forgotten")
+    wait_for(lambda: len(streams) == 149, "the one that has gone is forgotten")
     streams.stop()
 
 
