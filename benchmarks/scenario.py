@@ -31,7 +31,7 @@ from esnode.dialects import TEXT
 from esnode.sampler import Lane
 from tests import bighost
 
-from . import gpus, history, plain, series, status
+from . import events, gpus, history, plain, series, status
 from .figures import (
     CC,
     FAULTS,
@@ -276,6 +276,7 @@ FIGURES = (
     *gpus.FIGURES,
     *history.FIGURES,
     *status.FIGURES,
+    *events.FIGURES,
 )
 
 
