@@ -21,7 +21,7 @@ from esnode.tsdb.verify import verify
 from tests.running import Agent, wait_for
 from tests.tsdb.history import START, Sample, held, many, samples
 
-KILLS = 300 if os.environ.get("ESNODE_SOAK") else 6
+KILLS = 200 if os.environ.get("ESNODE_SOAK") else 6
 ROWS = 40
 
 Held = dict[tuple[str, int], float]
@@ -66,11 +66,11 @@ def test_killed_while_it_seals(tmp_path: Path) -> None:
         if sealed():
             for start in starts:
                 wanted |= append(tmp_path, start, range(max(0, last - 30), last + 600), chance)
-            last = (last + 600) % 6000
+            last = (last + 600) % 1800
         agent = Agent("--enable-local-tsdb", "--local-tsdb-path", str(tmp_path))
         try:
             wait_for(lambda: any(tmp_path.glob(f"*/{SEALED}{NEW}")) or sealed(), "it seals")
-            time.sleep(chance.random() * min(number / 20, 1))
+            time.sleep(chance.random() * min(number / 20, 0.5))
         finally:
             agent.process.kill()
             agent.process.wait()
