@@ -34,6 +34,16 @@ STAND_INS = {
 }
 IGNORED = ("", "void")
 SECRETS = frozenset({"managed_join_token", "orchestrator.token"})
+#: Keys that count from the start of the agent on; a reload takes up all others. Those in a table,
+#: too, where its name stands here.
+AT_START = frozenset(
+    (
+        *("listen_address", "listen_socket_mode", "web_config_file"),
+        *("enable_local_tsdb", "local_tsdb_path", "nvml_library"),
+        *("managed_server", "managed_cluster_id", "managed_node_id", "managed_join_token"),
+        *("path_procfs", "path_sysfs", "path_rootfs", "orchestrator"),
+    )
+)
 MASK = "********"
 #: Bytes that the kernel keeps of a unix socket's path.
 LONGEST_SOCKET = 107
@@ -325,6 +335,11 @@ class Key(msgspec.Struct, frozen=True):
             *("local_tsdb_path", "nvml_library", "web_config_file"),
         )
 
+    @property
+    def at_start(self) -> bool:
+        """Whether it counts from the start of the agent on, whatever is reloaded."""
+        return self.name.partition(".")[0] in AT_START
+
     def parse(self, text: str) -> Any:
         """The value that a flag or variable spells; still to be checked by :meth:`accept`."""
         if text == "" and self.default is None:
@@ -522,6 +537,8 @@ class Settings(msgspec.Struct, frozen=True):
     origins: dict[str, str]
     file: str | None
     warnings: tuple[str, ...]
+    #: The command line, from which a reload starts.
+    arguments: Arguments | None = None
 
     def value(self, name: str) -> Any:
         """The value of a key by its dotted name."""
@@ -538,7 +555,7 @@ class Arguments(msgspec.Struct, frozen=True):
 
 
 #: Flags that are no keys and take no value.
-OPTIONS = ("once", "version", "help")
+OPTIONS = ("once", "version", "help", "no-color")
 
 
 def parse_arguments(words: Sequence[str]) -> Arguments:
@@ -563,7 +580,7 @@ def parse_arguments(words: Sequence[str]) -> Arguments:
             continue
         if key is None and flag != "config":
             shown = word.partition("=")[0]  # what follows may be a secret
-            raise ConfigError(f"{shown}: unknown flag; the closest is --{_closest(flag, flags)}")
+            raise ConfigError(f"{shown}: unknown flag; the closest is --{closest(flag, flags)}")
         if not equals:
             if key is not None and key.is_switch and not (left and left[0].lower() in _WORDS):
                 text = "true"
@@ -579,7 +596,7 @@ def parse_arguments(words: Sequence[str]) -> Arguments:
     return Arguments(values, config, frozenset(options), tuple(left))
 
 
-def _closest(name: str, known: Iterable[str]) -> str:
+def closest(name: str, known: Iterable[str]) -> str:
     """The known name that looks most like a name, whatever table it is in."""
     return max(
         known,
@@ -592,11 +609,22 @@ def _closest(name: str, known: Iterable[str]) -> str:
 def read_file(path: str) -> dict[str, Any]:
     """The checked values of a TOML file by key. Raises ConfigError."""
     try:
-        document = tomllib.loads(Path(path).read_bytes().decode())
+        text = Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    return check(document(text, path), path)
+
+
+def document(text: bytes, path: str) -> dict[str, Any]:
+    """The text of a TOML file as dictionaries. Raises ConfigError, which names its path."""
+    try:
+        return tomllib.loads(text.decode())
     except (ValueError, RecursionError) as error:  # invalid, not UTF-8, a number of 5000 digits
         raise ConfigError(f"{path}: invalid TOML: {str(error).splitlines()[0]}") from None
+
+
+def check(document: dict[str, Any], path: str) -> dict[str, Any]:
+    """The checked values of a document by key. Raises ConfigError, which names its path."""
     values = {}
     tables = {name.partition(".")[0] for name in KEYS if "." in name}
     for name, value in document.items():
@@ -609,13 +637,13 @@ def read_file(path: str) -> dict[str, Any]:
         for dotted, entry in entries:
             if dotted not in KEYS:
                 if isinstance(entry, dict):
-                    table = _closest(dotted, tables)
+                    table = closest(dotted, tables)
                     raise ConfigError(
                         f"{path}: {dotted}: unknown table (found a table); the closest is {table},"
                         f" allowed are keys and {', '.join(tables)}"
                     )
                 flat = {key.flag.replace("-", "_"): key.name for key in KEYS.values()}
-                near = KEYS[flat[dotted] if dotted in flat else _closest(dotted, KEYS)]
+                near = KEYS[flat[dotted] if dotted in flat else closest(dotted, KEYS)]
                 found = (
                     MASK if near.name in SECRETS or _SECRET.search(dotted) else masked(spell(entry))
                 )
@@ -665,7 +693,7 @@ def load(arguments: Arguments, environment: Mapping[str, str]) -> Settings:
         elif variable.startswith("ESNODE_") and variable != "ESNODE_CONFIG":
             # Not an error: Kubernetes injects variables named after every service.
             notes.append(
-                f"{variable}: unknown variable; the closest is {_closest(variable, variables)}"
+                f"{variable}: unknown variable; the closest is {closest(variable, variables)}"
             )
     values |= arguments.values
     origins |= {name: f"--{KEYS[name].flag}" for name in arguments.values}
@@ -677,7 +705,7 @@ def load(arguments: Arguments, environment: Mapping[str, str]) -> Settings:
     top = {name: value for name, value in values.items() if "." not in name}
     table = {name.partition(".")[2]: value for name, value in values.items() if "." in name}
     config = Config(**top, orchestrator=Orchestrator(**table))
-    return Settings(config, origins, path, tuple(notes))
+    return Settings(config, origins, path, tuple(notes), arguments)
 
 
 def show(settings: Settings) -> str:
