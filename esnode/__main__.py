@@ -15,12 +15,17 @@ Without a command: collect, and serve metrics over HTTP.
 
   --once       print one page of metrics and exit
   --config PATH  read this TOML file
+  --no-color   no colours in what commands print; so does NO_COLOR in the environment
   --version    print the version and exit
   --help       print this and exit
 
 Commands:
   config show        the effective configuration, and where each value is from
-  config check FILE  whether a file is valid
+  config check [FILE]     whether the configuration is valid, or that of a file
+  config set KEY=VALUE... change keys in the file; a running agent takes them up
+  profiles                the sets of metrics, whether they are on, and where that is from
+  enable-metric-set SET   turn host, gpu, power, app or all on, in the file
+  disable-metric-set SET  turn one off
   gpu release        tell the running agent to let go of the GPUs for a while
   gpu attach         tell it to take them again
   tsdb ls            the blocks of the local history

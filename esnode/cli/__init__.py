@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
-from ..config import Arguments
+import os
+import sys
+
+from ..config import Arguments, ConfigError
+
+#: The module of this package that has each sub-command; no other is loaded to run one. Its function
+#: `add(app, arguments)` adds what it has to the tree.
+COMMANDS = {
+    "profiles": "profiles",
+    "enable-metric-set": "profiles",
+    "disable-metric-set": "profiles",
+    "config": "configure",
+    "gpu": "gpu",
+    "tsdb": "history",
+    "xid": "xid",
+}
 
 
 def run(arguments: Arguments) -> int:
     """Runs the sub-command that the flags were followed by; returns the exit code."""
+    words = list(arguments.command)
+    if "no-color" in arguments.options:
+        os.environ["NO_COLOR"] = "1"
+    if words[0] not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        raise ConfigError(f"{words[0]}: unknown command, allowed is {known}")
     from .app import build
 
-    code: int = build(arguments)(list(arguments.command))
-    return code
+    tree = build(arguments, COMMANDS[words[0]])
+    try:
+        code = tree.main(words, prog_name="esnode-core", standalone_mode=False)
+    except Exception as error:  # typer has a click of its own, so its errors have no name
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        text = message()
+        if text.startswith("Usage:"):  # where a word is missing
+            print(text, file=sys.stderr)
+        else:
+            path = getattr(getattr(error, "ctx", None), "command_path", "esnode-core")
+            text = " ".join(text.split()).rstrip(".,")
+            print(f"esnode-core: {text}; see {path} --help", file=sys.stderr)
+        return 2
+    return code if isinstance(code, int) else 0

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
-import signal
+from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import typer
+from typer.core import TyperOption
 
-from .. import config, xids
 from ..config import Arguments
-from . import process
-from .history import tsdb
+from . import COMMANDS
 
 
-def build(arguments: Arguments) -> Any:
-    """The command tree; ``arguments`` are the flags that stood before the sub-command."""
+def build(arguments: Arguments, module: str | None = None) -> Any:
+    """The command tree, or one module's part of it; ``arguments`` are the flags that stood before
+    the sub-command."""
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,
@@ -24,69 +24,35 @@ def build(arguments: Arguments) -> Any:
         rich_markup_mode=None,
     )
     app.callback()(lambda: None)
-    app.add_typer(_config(arguments), name="config", help="Show and check the configuration.")
-    app.add_typer(_gpu(arguments), name="gpu", help="Tell the agent to let go of the GPUs.")
-    app.add_typer(tsdb(arguments), name="tsdb", help="Look into the local history; send it on.")
-    app.command()(xid)
-    command: Any = typer.main.get_command(app)
-
-    def invoke(words: list[str]) -> int:
-        if words[0] not in command.commands:
-            known = ", ".join(command.commands)
-            raise config.ConfigError(f"{words[0]}: unknown command, allowed is {known}")
-        try:
-            command.main(words, prog_name="esnode-core")
-        except SystemExit as end:  # typer brings a click of its own, so its errors have no name
-            return end.code if isinstance(end.code, int) else 0
-        return 0
-
-    return invoke
+    for name in [module] if module else dict.fromkeys(COMMANDS.values()):
+        import_module(f".{name}", __package__).add(app, arguments)
+    tree: Any = typer.main.get_command(app)
+    for _, command in commands(tree):
+        command.params.append(no_color())
+    return tree
 
 
-def _config(arguments: Arguments) -> typer.Typer:
-    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-
-    @app.command()
-    def show() -> None:
-        """Print the effective configuration, and where each value is from."""
-        typer.echo(config.show(config.load(arguments, os.environ)), nl=False)
-
-    @app.command()
-    def check(file: str) -> None:
-        """Say whether FILE is valid; exit code 2 when it is not."""
-        config.read_file(file)
-        typer.echo(f"{file}: valid")
-
-    return app
+def commands(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(words, command) of each command of a tree that does something, in order."""
+    for name, each in tree.commands.items():
+        if hasattr(each, "commands"):
+            yield from commands(each, (*path, name))
+        else:
+            yield (*path, name), each
 
 
-def _gpu(arguments: Arguments) -> typer.Typer:
-    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+def no_color() -> TyperOption:
+    """The option that every command has."""
 
-    def send(number: signal.Signals) -> int:
-        address = config.load(arguments, os.environ).config.listen_address
-        return process.send(*config.parse_address(address), number)
+    def plain(context: Any, option: Any, value: bool) -> None:
+        if value:
+            os.environ["NO_COLOR"] = "1"
 
-    @app.command()
-    def release() -> None:
-        """Let the agent close the driver, for a reset, a MIG change or an upgrade."""
-        typer.echo(f"The agent, process {send(signal.SIGUSR1)}, was told to release the GPUs.")
-
-    @app.command()
-    def attach() -> None:
-        """Let the agent open the driver again."""
-        typer.echo(f"The agent, process {send(signal.SIGUSR2)}, was told to attach to the GPUs.")
-
-    return app
-
-
-def xid(code: str = typer.Argument("")) -> None:
-    """Say what an Xid means and what to do about it; without CODE, list all."""
-    if not code:
-        typer.echo(xids.listing(), nl=False)
-        return
-    if not re.fullmatch(r"[0-9]{1,9}", code) or int(code) not in xids.XIDS:
-        raise config.ConfigError(
-            f"xid {code[:20]}: not in the catalogue; `esnode-core xid` lists what is"
-        )
-    typer.echo(xids.describe(int(code)), nl=False)
+    return TyperOption(
+        param_decls=["--no-color"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=plain,
+        help="No colours; so does NO_COLOR in the environment.",
+    )

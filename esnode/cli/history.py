@@ -41,6 +41,10 @@ METRICS = typer.Option([], "--metrics", help="Names between commas, * at a name'
 MATCH = typer.Option([], "--match", help="A series selector with = and !=; of several, any.")
 
 
+def add(app: typer.Typer, arguments: Arguments) -> None:
+    app.add_typer(tsdb(arguments), name="tsdb", help="Look into the local history; send it on.")
+
+
 def tsdb(arguments: Arguments) -> typer.Typer:
     """The sub-commands; ``arguments`` are the flags that stood before them."""
     app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+from .. import config
+
 PROC = Path("/proc")
 LISTEN = "0A"
 #: The flag of a unix socket that listens, __SO_ACCEPTCON.
@@ -63,6 +65,67 @@ def send(host: str, port: int, number: signal.Signals) -> int:
             f"the agent, process {pid}, belongs to another user: run this as root"
         ) from None
     return pid
+
+
+class Started:
+    """How an agent was started that runs."""
+
+    def __init__(self, pid: int) -> None:
+        """Raises OSError where we may not see it, ConfigError where it is no agent's."""
+        home = PROC / str(pid)
+        words = [os.fsdecode(word) for word in (home / "cmdline").read_bytes().split(b"\0")[:-1]]
+        pairs = (
+            each.partition("=")
+            for each in map(os.fsdecode, (home / "environ").read_bytes().split(b"\0"))
+        )
+        self.pid = pid
+        self.environment = {name: text for name, _, text in pairs}
+        self.arguments = config.parse_arguments(words[_begin(words) :])
+        #: Where we see the files of its, whatever container it is in.
+        self._root, self._cwd = home / "root", Path(os.readlink(home / "cwd"))  # noqa: PTH115
+
+    @property
+    def file(self) -> str | None:
+        """The file of its configuration; None where it has none."""
+        named = self.arguments.config or self.environment.get("ESNODE_CONFIG")
+        if named:
+            return str(self._cwd / Path(named).expanduser())
+        places = (str(self._cwd / path) for path in config.FILES)
+        return next((path for path in places if self._see(path).exists()), None)
+
+    def _see(self, path: str) -> Path:
+        return Path(f"{self._root}{path}")
+
+    def reads(self, path: Path) -> bool:
+        """Whether a file is that of its configuration."""
+        try:
+            return self.file is not None and self._see(self.file).samefile(path)
+        except OSError:
+            return False
+
+    def overrides(self, name: str) -> str | None:
+        """The flag or the variable that it has for a key."""
+        key = config.KEYS[name]
+        if name in self.arguments.values:
+            return f"--{key.flag}"
+        return key.variable if key.variable in self.environment else None
+
+
+def _begin(words: list[str]) -> int:
+    """Where an agent's own words begin on its command line."""
+    for at, word in enumerate(words):
+        if word.rpartition("/")[2] == "esnode-core" or words[at - 1 : at + 1] == ["-m", "esnode"]:
+            return at + 1
+    return len(words)
+
+
+def started(host: str, port: int) -> Started | None:
+    """The agent that listens on an address; None where there is none that we may see. Raises
+    OSError, ConfigError."""
+    agents = [
+        pid for pid in _owners({inode for inode, _ in _listeners(host, port)}) if _is_agent(pid)
+    ]
+    return Started(min(agents)) if agents else None
 
 
 def _listeners(host: str, port: int) -> Iterator[tuple[str, int]]:

@@ -1,0 +1,65 @@
+"""Sets of metrics: ``esnode-core profiles``, ``enable-metric-set`` and ``disable-metric-set``."""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+
+import typer
+
+from .. import config
+from ..config import Arguments
+
+#: Which keys turn a set on. What has to be asked for, such as detail, is no set's.
+SETS = {
+    "host": ("enable_cpu", "enable_memory", "enable_disk", "enable_network"),
+    "gpu": ("enable_gpu",),
+    "power": ("enable_power",),
+    "app": ("enable_app",),
+}
+#: What is turned off with a set, and not on with it.
+WITH = {"gpu": ("enable_gpu_amd",)}
+
+Name = Enum("Name", {name: name for name in (*SETS, "all")})  # type: ignore[misc]
+
+SET = typer.Argument(..., metavar="|".join((*SETS, "all")), help="The set; all: every one.")
+
+
+def add(app: typer.Typer, arguments: Arguments) -> None:
+    def turn(name: Name, on: bool) -> None:
+        from .configure import write
+
+        write(arguments, switches(name.value, on))
+
+    @app.command()
+    def profiles() -> None:
+        """List the sets of metrics, whether each is on, and where that is from."""
+        typer.echo(listing(config.load(arguments, os.environ)), nl=False)
+
+    @app.command("enable-metric-set")
+    def enable(name: Name = SET) -> None:
+        """Turn a set of metrics on, in the configuration's file."""
+        turn(name, True)
+
+    @app.command("disable-metric-set")
+    def disable(name: Name = SET) -> None:
+        """Turn a set of metrics off, in the configuration's file."""
+        turn(name, False)
+
+
+def switches(name: str, on: bool) -> dict[str, bool]:
+    """The keys to set, to turn a set or all of them on or off."""
+    names = SETS if name == "all" else (name,)
+    keys = [key for each in names for key in (*SETS[each], *(() if on else WITH.get(each, ())))]
+    return dict.fromkeys(keys, on)
+
+
+def listing(settings: config.Settings) -> str:
+    """One line for each key of each set."""
+    rows = [("set", "key", "value", "from")]
+    for name, keys in SETS.items():
+        for key in (*keys, *WITH.get(name, ())):
+            value = config.spell(settings.value(key))
+            rows.append((name, key, value, settings.origins.get(key, "default")))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "".join("  ".join(map(str.ljust, row, widths)).rstrip() + "\n" for row in rows)
