@@ -20,6 +20,7 @@ cdef class Table:
     cdef Py_ssize_t size, capacity
     cdef dict _families
     cdef dict _slots
+    cdef dict _hidden
     cdef list _free
     cdef Layout _layout
     cdef readonly int64_t version

@@ -96,6 +96,7 @@ cdef class Table:
     def __cinit__(self, families):
         self._families = {}
         self._slots = {}
+        self._hidden = {}
         self._free = []
         for group, metrics in families:
             for metric in metrics:
@@ -156,9 +157,13 @@ cdef class Table:
         self.version += 1
         return slot
 
-    def hidden(self):
-        """Adds a slot that is no row, for values that others are derived from; returns it."""
-        return self._slot(READING)
+    def hidden(self, metric=None):
+        """Adds a slot that is no row, for values that others are derived from; returns it. It goes
+        with the rows of a metric when these are cleared."""
+        slot = self._slot(READING)
+        if metric is not None:
+            self._hidden[slot] = metric.name
+        return slot
 
     def remove(self, metric, tuple labels=()):
         """Removes a row; its slot. Whoever fills it must let go of it before the next reading."""
@@ -178,14 +183,18 @@ cdef class Table:
             raise ValueError(f"slot {slot} was given back already")
         self.values[slot] = NAN
         self.keep[slot] = FREE
+        self._hidden.pop(slot, None)
         self._free.append(slot)
 
     def clear(self, metrics):
-        """Removes every row of some families."""
+        """Removes every row of some families, and their hidden slots."""
         names = {metric.name for metric in metrics}
         for name, labels in list(self._slots):
             if name in names:
                 self.remove(self._families[name][0], labels)
+        for slot, name in list(self._hidden.items()):
+            if name in names:
+                self.forget(slot)
 
     def get(self, Py_ssize_t slot):
         """The value of a slot; NaN when absent."""

@@ -44,6 +44,9 @@ class Collector:
     name: ClassVar[str]
     #: The key that turns it on.
     switch: ClassVar[str]
+    #: The keys that it reads when it binds, besides: where one has changed, another one takes its
+    #: place. All others it is to read when it needs them.
+    keys: ClassVar[tuple[str, ...]] = ()
     lane: ClassVar[str] = "host"
     #: Whether it is read for a scrape, too; else at each tick only.
     fresh: ClassVar[bool] = True
@@ -77,6 +80,14 @@ class Collector:
     def sample(self, tick: bool) -> None:
         """Reads once. ``tick``: what belongs to the tick, such as percentages, is due as well."""
         raise NotImplementedError
+
+    def succeed(self, before: Collector) -> None:
+        """Takes from one of its kind, whose place it takes after a reload, what must outlive that.
+        Called before it binds, on the lane's thread. Nothing by default."""
+
+    def close(self) -> None:
+        """Lets go of what it holds, while the lane goes on without it. Called once it is bound, on
+        the lane's thread. Nothing by default."""
 
     def stop(self) -> None:
         """Called when the agent ends; the lane has ended, too, or hangs. Nothing by default."""

@@ -62,6 +62,7 @@ _CORE = re.compile(rb"cpu(\d+)")
 class Cpu(Collector):
     name = "cpu"
     switch = "enable_cpu"
+    keys = ("cpu_per_core_detail",)
     metrics = (*LOADS, USAGE, TIME, CORE_TIME, *LINES.values(), CORES)
 
     def bind(self) -> None:
@@ -98,7 +99,7 @@ class Cpu(Collector):
             return ()
         core = match[1].decode()
         usage = self.table.add(USAGE, (core,), TICK)
-        busy, everything = self.table.hidden(), self.table.hidden()
+        busy, everything = self.table.hidden(USAGE), self.table.hidden(USAGE)
         self.usage.add(usage, busy, everything)
         cells: list[Cell] = [(BUSY, busy), (ALL, everything)]
         self.cores[key] = (usage, busy, everything)

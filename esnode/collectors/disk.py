@@ -78,6 +78,7 @@ LATENCIES = {"read": (READ_TIME, READ_OPS), "write": (WRITE_TIME, WRITE_OPS)}
 class Disk(Collector):
     name = "disk"
     switch = "enable_disk"
+    keys = ("disk_device_include", "disk_device_exclude")
     metrics = (*(metric for metric, *_ in COLUMNS), IO_LATENCY)
 
     def bind(self) -> None:

@@ -20,6 +20,7 @@ FILE = "cpufreq/scaling_cur_freq"
 class Frequency(Devices):
     name = "cpu"
     switch = "enable_cpu"
+    keys = ("cpu_frequency",)
     directory = "devices/system/cpu"
     pattern = re.compile(r"cpu\d+")
     list_file = "online"

@@ -140,6 +140,7 @@ _RATE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) Gb/sec")
 class Infiniband(Devices):
     name = "infiniband"
     switch = "enable_network"
+    keys = ("infiniband_detail",)
     lane = "infiniband"
     directory = "class/infiniband"
     metrics = (*COUNTERS.values(), ERRORS, RATE, STATE, PHYSICAL_STATE, INFO, HW)

@@ -39,6 +39,7 @@ class Links(Devices):
 
     name = "network"
     switch = "enable_network"
+    keys = ("network_interface_include", "network_interface_exclude")
     directory = "class/net"
     metrics = (UP, MTU, SPEED, CHANGES, INFO)
     netlink: Netlink | None = None

@@ -73,6 +73,7 @@ _DETAIL_LINE = re.compile(rb"(\S+):\s+\d+ kB$", re.MULTILINE)
 class Memory(Collector):
     name = "memory"
     switch = "enable_memory"
+    keys = ("memory_detail",)
     metrics = (
         *dict.fromkeys((TOTAL, USED, *LINES.values())),
         SWAP_TOTAL,
@@ -104,7 +105,7 @@ class Memory(Collector):
             self.vmstat.bind(key.encode(), (1, add(metric), unit))
         minor, major = add(PAGE_FAULTS, ("minor",)), add(PAGE_FAULTS, ("major",))
         # pgfault counts both kinds.
-        self.faults = self.table.hidden()
+        self.faults = self.table.hidden(PAGE_FAULTS)
         self.vmstat.bind(b"pgfault", (1, self.faults))
         self.vmstat.bind(b"pgmajfault", (1, major))
         self.differences.append((minor, self.faults, major))

@@ -17,6 +17,7 @@ INFO = gauge(
 class Models(Devices):
     name = "disk"
     switch = "enable_disk"
+    keys = ("disk_device_include", "disk_device_exclude")
     directory = "block"
     fresh = False
     metrics = (INFO,)

@@ -112,6 +112,10 @@ class Bound(NamedTuple):
 class Mount(Collector):
     name = "disk"
     switch = "enable_disk"
+    keys = (
+        *("disk_mount_include", "disk_mount_exclude", "disk_fstype_include", "disk_fstype_exclude"),
+        "mount_timeout_seconds",
+    )
     lane = "mounts"
     metrics = FAMILIES
 

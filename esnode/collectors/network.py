@@ -61,6 +61,7 @@ NETSTAT = {
 class Network(Collector):
     name = "network"
     switch = "enable_network"
+    keys = ("network_interface_include", "network_interface_exclude")
     metrics = (*(metric for metric, _ in COLUMNS), *SNMP.values(), *NETSTAT.values())
 
     def bind(self) -> None:

@@ -95,7 +95,7 @@ class NodePower(Collector):
         self.energy = add(ENERGY)
         self.sources = {word: add(SOURCE, (word,), keep) for word, keep in SOURCES.items()}
         self.exceeded = add(EXCEEDED)
-        self.clock = self.table.hidden()
+        self.clock = self.table.hidden(POWER)
         self.slots: list[int] = []
         self.follow_zone(zone)
         self.follow_meters(meters)
@@ -161,7 +161,7 @@ class NodePower(Collector):
         self.gauges = Values(self.table, TIMEOUT, PATIENCE)
         for slot in self.slots:
             self.table.forget(slot)
-        self.slots = [self.table.hidden() for _ in meters]
+        self.slots = [self.table.hidden(POWER) for _ in meters]
         for (folder, file), slot in zip(meters, self.slots, strict=True):
             self.gauges.bind(os.fsencode(folder), [(os.fsencode(file), slot, 1, 1e6)])
 

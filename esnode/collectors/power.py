@@ -47,7 +47,7 @@ class Power(Devices):
     def bind(self) -> None:
         self.totals = Totals(self.table)
         self.power = Ratios(self.table, scale=1, limit=math.inf)
-        self.clock = self.table.hidden()
+        self.clock = self.table.hidden(PACKAGE_POWER)
         #: What is wrong with the zones that we may not read.
         self.refusals: dict[str, str] = {}
         try:

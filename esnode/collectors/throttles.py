@@ -19,6 +19,7 @@ THROTTLES = counter(
 class Throttles(Devices):
     name = "cpu"
     switch = "enable_cpu"
+    keys = ("cpu_per_core_detail",)
     directory = "devices/system/cpu"
     pattern = re.compile(r"cpu\d+")
     list_file = "online"

@@ -105,7 +105,7 @@ class Card:
         self.success = self.add(SUCCESS, keep=OWNER)
         if gpu_rows.processes:
             self.process_count = self.add(PROCESSES)
-        self.hidden = [table.hidden() for _ in gpu_rows.processes]
+        self.hidden = [table.hidden(PROCESSES) for _ in gpu_rows.processes]
         for position, slot in zip(gpu_rows.processes, self.hidden, strict=True):
             gpu.bind(position, slot)
 

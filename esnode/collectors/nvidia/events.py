@@ -103,6 +103,13 @@ class Events:
             self.report(problem)
         self.problem = problem
 
+    def move(self, table: Table, report: Callable[[str], None]) -> None:
+        """Goes on in a table whose rows were cleared."""
+        self.table = table
+        self.report = report
+        self.rows = {}
+        self.shown = None
+
     def close(self, timeout: float) -> None:
         """Lets go of the sources, and writes a last time."""
         self.watch.stop(timeout)

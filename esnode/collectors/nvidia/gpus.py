@@ -9,6 +9,8 @@ from types import ModuleType
 from typing import Any
 
 from ..._fast.table import OWNER
+from ...config import Config
+from ...host import Host
 from ...metrics import Metric, counter, gauge
 from ..base import Collector, Refused, Unavailable
 from . import card, driver, events, readings, visible
@@ -59,6 +61,11 @@ class Gpus(Collector):
 
     name = "gpu"
     switch = "enable_gpu"
+    keys = (
+        *("gpu_visible_devices", "mig_config_devices", "expected_gpus", "k8s_mode"),
+        *("gpu_detail", "gpu_process_metrics", "enable_gpu_mig", "enable_gpu_events"),
+        *("peak_window_seconds", "scrape_interval_seconds"),
+    )
     lane = "gpu"
     metrics = (
         *dict.fromkeys((*families(card), *families(readings), *families(events))),
@@ -70,27 +77,44 @@ class Gpus(Collector):
     #: Is told each event of a GPU, with the number of its GPU where that is known, within some
     #: milliseconds and on any thread.
     heard: Callable[[Event, int | None], None] | None = None
-    events: Events | None = None
+
+    def __init__(self, host: Host, config: Config) -> None:
+        super().__init__(host, config)
+        self.driver: Any = None
+        self.events: Events | None = None
+        #: The number of each GPU in labels, by UUID.
+        self.numbers: dict[str, int] = {}
+        #: Until when the driver is let go of, in monotonic seconds.
+        self.released_until = 0.0
+        #: What one before this has called.
+        self.called: dict[str, tuple[int, float]] = {}
+
+    def succeed(self, before: Collector) -> None:
+        assert isinstance(before, Gpus)
+        self.numbers = before.numbers
+        self.released_until = before.released_until
+        self.called = before.called if before.driver is None else before.driver.calls()
+        self.events, before.events = before.events, None
+        if self.events is not None:
+            self.events.journal.heard = self.hear
 
     def bind(self) -> None:
         config = self.config
         self.nvml: Any = None
-        self.driver: Any = None
         #: Why the driver is not up.
         self.reason = ""
         #: When to try again, and to look at the bus, in monotonic seconds.
         self.due = self.look_due = 0.0
         self.reading = False
         self.cards: dict[Any, Card] = {}  # by nvml.Gpu
-        self.numbers: dict[str, int] = {}
         self.visible = visible.Visible(config.gpu_visible_devices)
         self.mig_visible = visible.Visible(config.mig_config_devices)
         self.warned: set[str] = set()
         self.bus = PciDevices(self.host)
         self.on_bus: int | None = None
         self.slots: dict[tuple[Metric, tuple[str, ...]], int] = {}
-        #: Until when the driver is let go of, in monotonic seconds.
-        self.released_until = 0.0
+        if self.events is not None:
+            self.events.move(self.table, self.report)
         self.mismatch: str | None = None
         if config.expected_gpus is not None:
             self.table.set(self.table.add(EXPECTED, (), OWNER), config.expected_gpus)
@@ -164,6 +188,7 @@ class Gpus(Collector):
             config.enable_gpu_events,
             config.enable_gpu_mig or self.visible.by_mig,
         )
+        self.driver.resume(self.called)
 
     def upgraded(self) -> None:
         """The driver is of another version than the library that this process has mapped: only a
