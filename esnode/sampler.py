@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import threading
 import time
@@ -27,7 +28,8 @@ FAILURES = 10
 class Part:
     """A collector in its lane, and how it fares."""
 
-    def __init__(self, collector: Collector) -> None:
+    def __init__(self, collector: Collector, errors: int = 0) -> None:
+        """``errors``: of those whose place this one takes."""
         self.collector = collector
         self.name = collector.name
         self.bound = False
@@ -37,7 +39,7 @@ class Part:
         self.absent = False
         #: Whether the last reading could read what it should.
         self.up = False
-        self.errors = 0
+        self.errors = errors
         self.seconds = 0.0
         self.reason: str | None = None
         #: When each failure was the last time, in Unix seconds; the newest is the last.
@@ -102,27 +104,52 @@ class Part:
             self._fault(error)
         self.up = not self.failed
 
+    def end(self, table: Table) -> None:
+        """Takes the collector and its rows out of the lane."""
+        try:
+            if self.bound:
+                self.collector.close()
+            self.collector.stop()
+        except Exception as error:
+            self._fault(error)
+        table.clear(self.collector.metrics)
+        self.collector.report = forget  # a cycle else, which is never found when it was frozen
+
     def _fault(self, error: Exception) -> None:
         """A fault of ours costs this collector's rows of this reading, not the lane."""
         self.report(f"{type(error).__name__}: {error}")
         log.debug("%s", self.name, exc_info=error)
 
 
+def forget(message: str) -> None:
+    """Nobody wants to know of it any more."""
+
+
 class Lane:
     """Some collectors and the table that they fill; a trouble in one lane is no other lane's.
 
-    ``derived``: it is made of the others' snapshots of a tick, and cannot be asked for more."""
+    ``kinds``: of the collectors that it may have one day, in page order. ``derived``: it is made of
+    the others' snapshots of a tick, and cannot be asked for more."""
 
     def __init__(
-        self, name: str, collectors: Sequence[Collector], interval: float, derived: bool = False
+        self,
+        name: str,
+        collectors: Sequence[Collector],
+        interval: float,
+        kinds: Sequence[type[Collector]] = (),
+        derived: bool = False,
     ) -> None:
         self.name = name
         self.derived = derived
         self.interval = interval
+        #: What it has from the next reading on; another list may be put here by any thread.
         self.parts = [Part(collector) for collector in collectors]
+        self._read = self.parts
+        #: Whether nobody wants to know of it any more.
+        self.retired = False
         groups: dict[str, list[Metric]] = {}
-        for part in self.parts:
-            groups.setdefault(part.name, []).extend(part.collector.metrics)
+        for each in kinds or collectors:
+            groups.setdefault(each.name, []).extend(each.metrics)
         self.table = Table(list(groups.items()))
         #: When the reading that is under way began, in monotonic seconds; None between readings.
         self.reading_since: float | None = None
@@ -137,8 +164,26 @@ class Lane:
     def start(self, tick: bool) -> None:
         """The first half of a reading; ``tick``: what belongs to the tick is due as well."""
         now = self.reading_since = time.monotonic()
-        for part in self.parts:
+        if self._read is not self.parts:
+            self.follow()
+        for part in self._read:
             part.start(self.table, now, tick)
+
+    def follow(self) -> None:
+        """Ends the parts that have left, and makes way for those that have come."""
+        parts = self.parts
+        left = [part for part in self._read if part not in parts]
+        known = {type(part.collector): part.collector for part in left}
+        for part in parts:
+            if part not in self._read and (before := known.get(type(part.collector))) is not None:
+                part.collector.succeed(before)
+        for part in left:
+            part.end(self.table)
+        self._read = parts
+        if left:
+            known.clear()
+            left.clear()
+            gc.collect()  # what they held open is in cycles
 
     def read(self, tick: bool) -> Snapshot:
         """The second half."""
@@ -149,7 +194,7 @@ class Lane:
         assert start is not None
         self.table.begin(tick)
         now = time.monotonic()
-        for part in self.parts:
+        for part in self._read:
             part.sample(tick)
             before, now = now, time.monotonic()
             part.seconds = now - before
@@ -162,7 +207,8 @@ class Sampler:
     """A thread that reads its lanes one after the other, and publishes each as soon as it is read.
 
     What a lane does with threads of its own goes on while the lanes before it are read.
-    ``publish`` is called with each snapshot, on this thread, and ``record`` with each tick's.
+    ``publish`` is called with each snapshot, on this thread, and ``record`` with each tick's. Any
+    thread may give it other lanes, which count from the next reading on.
     """
 
     def __init__(
@@ -173,6 +219,7 @@ class Sampler:
         record: Callable[[str, Snapshot], None] | None = None,
     ) -> None:
         self.lanes = lanes
+        self._lanes = lanes
         self.interval = interval
         self.publish = publish
         self.record = record
@@ -182,6 +229,15 @@ class Sampler:
         self._thread = threading.Thread(target=self._run, name=lanes[0].name, daemon=True)
         for lane in lanes:
             lane.request = self.request
+
+    def change(self, lanes: Sequence[Lane], interval: float) -> None:
+        """Gives it other lanes, and another interval. Without a lane it ends."""
+        for lane in lanes:
+            lane.request = self.request
+        self.interval = interval
+        self.lanes = lanes
+        self._stopping = not lanes
+        self.request()
 
     def start(self) -> None:
         self._thread.start()
@@ -199,18 +255,33 @@ class Sampler:
 
     def read(self, tick: bool) -> None:
         """One reading of every lane."""
-        for lane in self.lanes:
+        lanes = self._lanes
+        if lanes is not self.lanes:
+            lanes = self.follow()
+        for lane in lanes:
             lane.start(tick)
-        for lane in self.lanes:
+        for lane in lanes:
             snapshot = lane.read(tick)
+            if lane.retired:
+                continue
             self.publish(lane.name, snapshot)
             if tick and self.record is not None:
                 self.record(lane.name, snapshot)
+
+    def follow(self) -> Sequence[Lane]:
+        """Lets go of the lanes that have left; those that it has now."""
+        before, self._lanes = self._lanes, self.lanes
+        for lane in before:
+            if lane not in self._lanes:
+                lane.parts = []
+                lane.follow()
+        return self._lanes
 
     def _run(self) -> None:
         due = time.monotonic()
         while not self._stopping:
             now = time.monotonic()
+            due = min(due, now + self.interval)
             tick = now >= due
             if tick:
                 due += self.interval * (1 + (now - due) // self.interval)
@@ -218,6 +289,7 @@ class Sampler:
                 self.read(tick)
             except Exception:
                 log.exception("a reading of %s failed", ", ".join(lane.name for lane in self.lanes))
-                for lane in self.lanes:
+                for lane in self._lanes:
                     lane.reading_since = None
             self._wake.acquire(timeout=max(0.0, due - time.monotonic()))
+        self.follow()

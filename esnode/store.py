@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 import zstandard
 from isal import isal_zlib
@@ -97,9 +97,21 @@ class Store:
         """Takes a lane; its rows come after those of the lanes before it."""
         self.lanes[lane.name] = Entry(lane)
 
+    def arrange(self, lanes: Iterable[Lane]) -> None:
+        """Takes these lanes, in this order, and no other; those that it has keep what they have."""
+        entries = {}
+        for lane in lanes:
+            entry = self.lanes.get(lane.name)
+            entries[lane.name] = entry if entry and entry.lane is lane else Entry(lane)
+        with self._lock:
+            self.lanes = entries  # another one, for others may be looking through it
+            self._version += 1
+
     def publish(self, name: str, snapshot: Snapshot) -> None:
         """A lane's new snapshot, encoded here, on the lane's thread; answers who waited for it."""
-        entry = self.lanes[name]
+        entry = self.lanes.get(name)
+        if entry is None:  # it has just left
+            return
         texts = {key: encode(snapshot, dialect) for key, dialect in self._dialects.items()}
         with self._lock:
             entry.snapshot, entry.texts = snapshot, texts

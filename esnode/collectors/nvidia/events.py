@@ -104,7 +104,10 @@ class Events:
         self.problem = problem
 
     def move(self, table: Table, report: Callable[[str], None]) -> None:
-        """Goes on in a table whose rows were cleared."""
+        """Goes on in a table whose rows were cleared, with a driver that is still to come."""
+        self.take()
+        with self.lock:
+            self.driver = None
         self.table = table
         self.report = report
         self.rows = {}
