@@ -335,6 +335,10 @@ class Key(msgspec.Struct, frozen=True):
             *("local_tsdb_path", "nvml_library", "web_config_file"),
         )
 
+    def of(self, config: Config) -> Any:
+        """Its value."""
+        return operator.attrgetter(self.name)(config)
+
     @property
     def at_start(self) -> bool:
         """Whether it counts from the start of the agent on, whatever is reloaded."""
@@ -542,7 +546,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     def value(self, name: str) -> Any:
         """The value of a key by its dotted name."""
-        return operator.attrgetter(name)(self.config)
+        return KEYS[name].of(self.config)
 
 
 class Arguments(msgspec.Struct, frozen=True):

@@ -27,8 +27,10 @@ LAYERS = {
     "client": ("config", "status", "web"),
     "agent": (
         *("_fast", "collectors", "config", "control", "derive", "dialects", "host", "http"),
-        *("metrics", "rounds", "sampler", "sinks", "status", "store", "tsdb", "view", "__init__"),
+        *("logs", "metrics", "reload", "rounds", "sampler", "sinks", "status", "store", "tsdb"),
+        *("view", "__init__"),
     ),
+    "reload": ("config",),
     # The catalog is every collector's declarations, and what else is a page of the reference.
     "catalog": ("collectors", "config", "derive", "metrics", "status", "xids"),
     "http": (

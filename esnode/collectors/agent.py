@@ -28,7 +28,13 @@ DISABLED = gauge("esnode_agent_collector_disabled", "Whether a collector is turn
 AGE = gauge("esnode_agent_snapshot_age_seconds", "Age of a lane's newest reading.", ("lane",))
 SCRAPES = counter("esnode_agent_scrapes_total", "Pages of metrics served.")
 CPU = counter("esnode_agent_cpu_seconds_total", "CPU time of the agent.")
-RELOADS = counter("esnode_agent_config_reloads_total", "Reloads of the configuration.")
+RELOADS = counter(
+    "esnode_agent_config_reloads_total", "Reloads of the configuration that were taken up."
+)
+RELOADED = gauge(
+    "esnode_agent_config_last_reload_successful",
+    "Whether the last reload of the configuration was taken up; 1 before the first.",
+)
 RESIDENT = gauge("esnode_agent_resident_memory_bytes", "Memory of the agent.")
 SERIES = gauge("esnode_agent_series", "Series of the last full page.")
 TSDB_SAMPLES = counter("esnode_agent_tsdb_samples_total", "Samples written to the local history.")
@@ -73,6 +79,7 @@ class Agent(Collector):
         SCRAPES,
         CPU,
         RELOADS,
+        RELOADED,
         RESIDENT,
         SERIES,
         TSDB_SAMPLES,
