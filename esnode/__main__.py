@@ -89,7 +89,7 @@ def run(words: Sequence[str]) -> int:
     if "once" not in arguments.options:
         for number in (signal.SIGTERM, signal.SIGINT):  # until the event loop takes them
             signal.signal(number, leave)
-        # A hangup until a reload exists, and what asks for the driver where there is none.
+        # A hangup until it is one that reloads, and what asks for the driver where there is none.
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
     logs.setup(settings.config.log_level, settings.config.log_format)

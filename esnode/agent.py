@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import __version__
+from . import __version__, logs
 from ._fast import values
 from ._fast.alarm import Alarm
 from ._fast.table import Snapshot
@@ -33,6 +33,7 @@ from .dialects import TEXT
 from .host import Host
 from .http import server
 from .http.app import Application
+from .reload import Reload
 from .rounds import Rounds
 from .sampler import Lane, Part, Sampler
 from .store import Entry, Store
@@ -71,67 +72,110 @@ class Agent:
         self.store = Store(
             config.scrape_max_age_seconds, config.scrape_wait_seconds, self.alarm.set
         )
-        self.enabled = {cls.name: bool(getattr(config, cls.switch)) for cls in COLLECTORS}
         #: The version of the driver for which this process is to be replaced by a new one.
         self.restart_for: str | None = None
-        self.gpus: list[Gpus] = []
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.recorder = recorder(config) if config.enable_local_tsdb else None
-        self.samplers = [
-            Sampler(lanes, config.scrape_interval_seconds, self.store.publish, self.take)
-            for names in THREADS
-            if (lanes := [lane for name in names if (lane := self.lane(name))])
-        ]
-        self.rounds = Rounds(
-            list(self.store.lanes), config.scrape_interval_seconds, self.derive, self.answer
-        )
+        self.reload = Reload(settings, self.change)
+        self.started = False
+        #: The collectors that are on, and what those counted that are not any more, or are others.
+        self.parts: dict[type[Collector], Part] = {}
+        self.errors: dict[type[Collector], int] = {}
+        self.lanes: dict[str, Lane] = {}
+        self.threads: dict[tuple[str, ...], Sampler] = {}
+        interval = config.scrape_interval_seconds
         self.degradation = Degradation(self.host, config)
-        self.derived = Lane(
-            Degradation.lane, [self.degradation], config.scrape_interval_seconds, derived=True
-        )
-        self.store.add(self.derived)
-        switches = {cls.name: cls.switch for cls in COLLECTORS}
-        self.view = View(
-            config,
-            self.store,
-            self.degradation,
-            Facts(
-                __version__,
-                {name: (switches[name], enabled) for name, enabled in self.enabled.items()},
-                lambda: self.own.read(True),
-                self.is_up,
-                self.xid_time,
-                self.nvml_version,
-                self.recorder,
-            ),
-        )
+        self.derived = Lane(Degradation.lane, [self.degradation], interval, derived=True)
+        self.view = View(config, self.store, self.degradation, self.facts())
+        self.arrange()
+        self.rounds = Rounds(list(self.lanes), interval, self.derive, self.view.answer)
         self.view.ask = self.rounds.ask
         self.application = Application(
             self.store,
             config,
             __version__,
-            {**self.enabled, Degradation.name: True, own.Agent.name: True},
+            self.collectors,
             partial(export, self.recorder) if self.recorder else None,
             self.view.get,
         )
+        streams = self.application.streams
+        streams.ask = partial(self.view.get, partial(streams.publish, "status"))
+        self.view.publish = streams.publish
+        self.view.listened = lambda: streams.listened
         # Read with every page, on the thread that puts it together.
         self.own = Own(own.Agent.lane, [own.Agent(self.host, config, self.own_rows())], 0)
         self.store.own = lambda: self.own.read(True)
 
+    @property
+    def samplers(self) -> list[Sampler]:
+        """The threads that read."""
+        return list(self.threads.values())
+
+    @property
+    def enabled(self) -> dict[str, bool]:
+        """The collectors, and whether each is on."""
+        return {cls.name: bool(getattr(self.config, cls.switch)) for cls in COLLECTORS}
+
+    @property
+    def collectors(self) -> dict[str, bool]:
+        """These, and those that are always on."""
+        return {**self.enabled, Degradation.name: True, own.Agent.name: True}
+
+    @property
+    def gpus(self) -> Gpus | None:
+        """The collector of NVIDIA's GPUs, where it is on."""
+        part = self.parts.get(Gpus)
+        return part.collector if part and isinstance(part.collector, Gpus) else None
+
+    def facts(self) -> Facts:
+        """What the status tells besides the snapshots."""
+        switches = {cls.name: cls.switch for cls in COLLECTORS}
+        return Facts(
+            __version__,
+            {name: (switches[name], enabled) for name, enabled in self.enabled.items()},
+            lambda: self.own.read(True),
+            self.is_up,
+            self.xid_time,
+            self.nvml_version,
+            self.recorder,
+        )
+
+    def arrange(self) -> None:
+        """Gives each lane the collectors that are on, and each thread its lanes. What is to be as
+        it was goes on undisturbed; what hangs is not waited for."""
+        interval = self.config.scrape_interval_seconds
+        now: dict[str, Lane] = {}
+        for name in (name for names in THREADS for name in names):
+            if lane := self.lane(name):
+                now[name] = lane
+        for name, lane in self.lanes.items():
+            lane.retired = name not in now
+        self.lanes = now
+        self.store.arrange([*now.values(), self.derived])
+        for names in THREADS:
+            lanes = [now[name] for name in names if name in now]
+            sampler = self.threads.get(names)
+            if sampler is not None:
+                sampler.change(lanes, interval)
+                if not lanes:
+                    del self.threads[names]
+            elif lanes:
+                sampler = Sampler(lanes, interval, self.store.publish, self.take)
+                self.threads[names] = sampler
+                if self.started:
+                    sampler.start()
+
     def lane(self, name: str) -> Lane | None:
-        """A lane with its enabled collectors, which the store knows; None if there are none."""
-        collectors = [
-            cls(self.host, self.config)
-            for cls in COLLECTORS
-            if cls.lane == name and self.enabled[cls.name]
-        ]
-        if not collectors:
+        """A lane with the collectors that are on; None if there are none."""
+        interval = self.config.scrape_interval_seconds
+        kinds = [cls for cls in COLLECTORS if cls.lane == name]
+        parts = [part for cls in kinds if (part := self.part(cls))]
+        if not parts:
             return None
-        for collector in collectors:
-            if isinstance(collector, Gpus):
-                collector.restart = self.restart
-                self.gpus.append(collector)
-        lane = Lane(name, collectors, self.config.scrape_interval_seconds)
-        self.store.add(lane)
+        lane = self.lanes.get(name) or Lane(name, [], interval, kinds)
+        lane.interval = interval
+        if lane.parts != parts:
+            lane.parts = parts
         return lane
 
     def take(self, lane: str, snapshot: Snapshot) -> None:
@@ -150,10 +194,6 @@ class Agent:
             self.recorder.add(self.own.read(True))
         self.view.tick({**snapshots, self.derived.name: derived})
 
-    def answer(self) -> None:
-        """Somebody waits for the status."""
-        self.view.answer()
-
     def is_up(self, name: str) -> bool:
         """Whether a collector is up, as its row says."""
         pairs = [
@@ -166,22 +206,68 @@ class Agent:
 
     def xid_time(self, uuid: str, code: int) -> float | None:
         """When a GPU had an Xid the last time, in Unix seconds; None when that is not known."""
-        for gpus in self.gpus:
-            if gpus.events is not None:
-                for event in reversed(gpus.events.journal.events):
-                    if (event.kind, event.uuid, event.code) == ("xid", uuid, code):
-                        return event.time
+        gpus = self.gpus
+        if gpus is not None and gpus.events is not None:
+            for event in reversed(gpus.events.journal.events):
+                if (event.kind, event.uuid, event.code) == ("xid", uuid, code):
+                    return event.time
         return None
 
     def nvml_version(self) -> str | None:
         """The version of NVIDIA's library; None when that is not known."""
-        return next((gpus.driver.library for gpus in self.gpus if gpus.is_open), None)
+        gpus = self.gpus
+        return gpus.driver.library if gpus is not None and gpus.is_open else None
 
     def read(self) -> None:
         """One tick, on this thread."""
         for sampler in self.samplers:
             sampler.read(True)
         self.rounds.close()
+
+    def part(self, cls: type[Collector]) -> Part | None:
+        """A collector, if it is on: the one that there is, unless it was made with other keys."""
+        config = self.config
+        part = self.parts.get(cls)
+        if part is not None:
+            known = part.collector.config
+            on = bool(getattr(config, cls.switch))
+            if on and all(getattr(known, key) == getattr(config, key) for key in cls.keys):
+                part.collector.config = config
+                return part
+            self.errors[cls] = part.errors
+            del self.parts[cls]
+        if not getattr(config, cls.switch):
+            return None
+        self.parts[cls] = Part(self.collector(cls), self.errors.get(cls, 0))
+        return self.parts[cls]
+
+    def collector(self, cls: type[Collector]) -> Collector:
+        collector = cls(self.host, self.config)
+        if isinstance(collector, Gpus):
+            collector.restart = self.restart
+            collector.heard = self.view.tell
+        return collector
+
+    def change(self, config: Config) -> None:
+        """Takes another configuration while all goes on; of the keys that count from the start on
+        it has what was."""
+        before, self.config = self.config, config
+        if (before.log_level, before.log_format) != (config.log_level, config.log_format):
+            logs.setup(config.log_level, config.log_format)
+        self.store.max_age = config.scrape_max_age_seconds
+        self.store.wait = config.scrape_wait_seconds
+        self.degradation.configure(config)
+        self.derived.interval = self.rounds.interval = config.scrape_interval_seconds
+        self.view.config = config
+        self.view.facts = self.facts()
+        if self.recorder:
+            self.recorder.retention = config.local_tsdb_retention_hours * 3600
+            self.recorder.budget = config.local_tsdb_max_disk_mb << 20
+        self.arrange()
+        self.own.replace(own.Agent(self.host, config, self.own_rows()))
+        self.application.configure(config, self.collectors)
+        if self.loop is not None:
+            self.loop.call_soon_threadsafe(self.take_signals)
 
     def own_rows(self) -> Iterator[own.Row]:
         """What the agent says of itself."""
@@ -202,7 +288,8 @@ class Agent:
             yield row(own.ERRORS, (name,), over(group, "errors", sum))
             yield row(own.UP, (name,), partial(up, group, entries[name]))
         yield row(own.SCRAPES, (), lambda: self.application.scrapes)
-        yield row(own.RELOADS, (), 0)
+        yield row(own.RELOADS, (), lambda: self.reload.count)
+        yield row(own.RELOADED, (), lambda: self.reload.good)
         yield row(own.SERIES, (), lambda: self.store.series)
         if history := self.recorder:
             yield row(own.TSDB_SAMPLES, (), lambda: history.samples)
@@ -250,6 +337,7 @@ class Agent:
         gc.collect()
         gc.freeze()  # what is here now stays: no later collection need look at it
         asyncio.run(self.serve(listener, watch))
+        self.reload.stop()
         for sampler in self.samplers:
             sampler.stop(timeout=0.2)
         self.rounds.stop(timeout=0.2)
@@ -287,24 +375,37 @@ class Agent:
 
         for number in ENDS:
             signal.signal(number, end)
-        for gpus in self.gpus:
-            signal.signal(signal.SIGUSR1, partial(self.ask, gpus.release))
-            signal.signal(signal.SIGUSR2, partial(self.ask, gpus.resume))
+        self.take_signals()
         if self.recorder:
             # Where nobody handles it, it does no harm: an agent that is starting, or keeps none.
             flush = partial(loop.call_soon_threadsafe, self.recorder.request)
             signal.signal(signal.SIGWINCH, lambda *_: flush())
         self.rounds.start()
+        self.started = True
         for sampler in self.samplers:  # which may ask for a new process, by a signal
             sampler.start()
+        self.loop = loop
+        self.reload.start()
+        signal.signal(signal.SIGHUP, lambda *_: self.reload.ask())
         loop.add_reader(self.alarm.fileno(), self.ring)
         log.info("version %s listens on %s", __version__, self.config.listen_address)
         await server.serve(self.application, listener, stop, watch)
 
+    def take_signals(self) -> None:
+        """Handles the signals that are for the GPUs' collector, where there is one."""
+        gpus = self.gpus
+        if gpus is not None:
+            signal.signal(signal.SIGUSR1, partial(self.ask, gpus.release))
+            signal.signal(signal.SIGUSR2, partial(self.ask, gpus.resume))
+        else:
+            for number in (signal.SIGUSR1, signal.SIGUSR2):
+                signal.signal(number, signal.SIG_IGN)
+
     def ask(self, act: Callable[[], None], *_: object) -> None:
         """Does what a signal asks for, and has the GPUs' lane see to it now."""
         act()
-        self.store.lanes[Gpus.lane].lane.request()
+        if entry := self.store.lanes.get(Gpus.lane):
+            entry.lane.request()
 
     def ring(self) -> None:
         """The alarm has rung: some scrape has waited long enough."""
@@ -322,6 +423,12 @@ class Own(Lane):
     def start(self, tick: bool) -> None:
         with self._lock:
             super().start(tick)
+
+    def replace(self, collector: Collector) -> None:
+        """Puts another one in the place of its collector."""
+        with self._lock:
+            self.parts = [Part(collector)]
+            self.follow()
 
     def read(self, tick: bool) -> Snapshot:
         with self._lock:

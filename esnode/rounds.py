@@ -36,12 +36,11 @@ class Rounds:
         lanes: Collection[str],
         interval: float,
         handle: Callable[[Snapshots], None],
-        answer: Callable[[], None] = lambda: None,
+        answer: Callable[[], object] = lambda: None,
     ) -> None:
         self.interval = interval
         self.handle = handle
         self.answer = answer
-        self.patience = min(interval / 2, PATIENCE)
         self._newest: dict[str, Snapshot] = {}
         #: Those to wait for, those heard of since the last round, those that are in.
         self._expected = set(lanes)
@@ -54,6 +53,11 @@ class Rounds:
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._run, name="derived", daemon=True)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a round waits for lanes after its first one."""
+        return min(self.interval / 2, PATIENCE)
 
     def start(self) -> None:
         self._thread.start()

@@ -139,6 +139,12 @@ class Facts(NamedTuple):
     history: History | None = None
 
 
+def explained(code: int) -> tuple[str | None, str | None]:
+    """What an Xid means and what to do; None for one that is not in the catalogue."""
+    known = XIDS.get(code)
+    return (known.meaning, ACTIONS[known.action]) if known else (None, None)
+
+
 class View:
     """Keeps the document while somebody asks for it. ``get`` may be called from any thread,
     everything else from the thread that closes rounds.
@@ -230,6 +236,27 @@ class View:
                 "reason": change.reason,
                 "score": self.degradation.score,
             }
+        )
+
+    def tell(self, event: Any, gpu: int | None) -> None:
+        """Publishes what has happened to a GPU, or a switch; any thread may call it."""
+        meaning, action = explained(event.code) if event.kind == "xid" else (None, None)
+        self.publish(
+            "gpu",
+            ENCODER.encode(
+                {
+                    "unix_ms": int(event.time * 1000),
+                    "kind": event.kind,
+                    "gpu": None if gpu is None else str(gpu),
+                    "uuid": event.uuid,
+                    "pci_bus_id": event.pci,
+                    "code": event.code,
+                    "meaning": meaning,
+                    "action": action,
+                    "text": event.text or None,
+                    "source": event.source,
+                }
+            ),
         )
 
     # The document, part by part.
@@ -495,13 +522,7 @@ class View:
         if seen is None or seen != event:
             when = self.facts.xid_time(uuid, int(code))
             self._xid_times[uuid, code] = event, when
-        known = XIDS.get(int(code))
-        return status.LastXid(
-            int(code),
-            known and known.meaning,
-            known and ACTIONS[known.action],
-            milliseconds(when),
-        )
+        return status.LastXid(int(code), *explained(int(code)), milliseconds(when))
 
     def mig(
         self,

@@ -71,6 +71,14 @@ class Application:
             events.PATH: self.streams.handle,
         }
 
+    def configure(self, config: Config, collectors: dict[str, bool]) -> None:
+        """Takes another configuration; any thread may call it."""
+        self.config = config
+        self.collectors = collectors
+        self.streams.most = config.events_max_clients
+        self.streams.most_of_one = config.events_max_clients_per_address
+        self.streams.tick = config.scrape_interval_seconds
+
     def __call__(self, request: Request, respond: Respond) -> None:
         """Handles a request: responds now, or later from another thread."""
         if self.access is not None and request.path != OPEN:
