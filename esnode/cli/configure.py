@@ -89,8 +89,13 @@ def running(arguments: Arguments) -> Any:
     """How the agent was started that runs here; None where there is none, or we may not see it."""
     from . import process
 
+    key = KEYS["listen_address"]
     try:
         address = config.load(arguments, os.environ).config.listen_address
+    except ConfigError:  # of a file that is still to be made, or mended
+        named = os.environ.get(key.variable, key.default)
+        address = arguments.values.get(key.name, named)
+    try:
         return process.started(*config.parse_address(address))
     except (ConfigError, OSError, ValueError):
         return None
