@@ -61,9 +61,11 @@ golden: $(VENV)/.dev  ## Write the golden pages anew; look at the diff
 
 docs: $(VENV)/.dev  ## Write the generated pages anew
 	$(BIN)/python -m esnode.catalog docs
+	$(BIN)/python -m esnode.cli.reference docs
 
 docs-check: $(VENV)/.dev  ## Fail where a generated page is not what `make docs` writes
 	$(BIN)/python -m esnode.catalog --check docs
+	$(BIN)/python -m esnode.cli.reference --check docs
 
 asan: TESTS ?= tests/fast tests/fuzz
 asan: $(VENV)/.dev  ## The extensions' tests under the address and undefined-behaviour sanitizers

@@ -33,6 +33,7 @@ Commands:
   tsdb verify        whether it is damaged
   tsdb export FILE   a range of it as a file
   tsdb backfill      send a range of it to a server of time series
+  completion SHELL        a script that lets bash, zsh or fish complete all this
   xid [CODE]         what an error code of the NVIDIA driver means; without CODE, all
 
 Flags, each also a key of the file and a variable ESNODE_<KEY>:

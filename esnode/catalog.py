@@ -6,7 +6,7 @@ python -m esnode.catalog [--check] docs
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from . import config, status, xids
@@ -57,12 +57,12 @@ PAGES = {
 }
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], pages: Mapping[str, Callable[[], str]] = PAGES) -> int:
     """Writes the pages, or with --check says which ones are not up to date."""
     check = "--check" in arguments
     docs = Path(arguments[-1])
     stale = 0
-    for name, write in PAGES.items():
+    for name, write in pages.items():
         path = docs / name
         text = write()
         if not check:

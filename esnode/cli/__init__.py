@@ -17,6 +17,7 @@ COMMANDS = {
     "gpu": "gpu",
     "tsdb": "history",
     "xid": "xid",
+    "completion": "completion",
 }
 
 

@@ -27,6 +27,8 @@ def build(arguments: Arguments, module: str | None = None) -> Any:
     for name in [module] if module else dict.fromkeys(COMMANDS.values()):
         import_module(f".{name}", __package__).add(app, arguments)
     tree: Any = typer.main.get_command(app)
+    # Typer has groups last.
+    tree.commands = {name: tree.commands[name] for name in COMMANDS if name in tree.commands}
     for _, command in commands(tree):
         command.params.append(no_color())
     return tree

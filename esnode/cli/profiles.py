@@ -22,7 +22,7 @@ WITH = {"gpu": ("enable_gpu_amd",)}
 
 Name = Enum("Name", {name: name for name in (*SETS, "all")})  # type: ignore[misc]
 
-SET = typer.Argument(..., metavar="|".join((*SETS, "all")), help="The set; all: every one.")
+SET = typer.Argument(..., metavar="SET", help=f"One of {', '.join(SETS)}; all: every one.")
 
 
 def add(app: typer.Typer, arguments: Arguments) -> None:
