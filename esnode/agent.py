@@ -77,6 +77,7 @@ class Agent:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.recorder = recorder(config) if config.enable_local_tsdb else None
         self.reload = Reload(settings, self.change)
+        self.begun = time.time()
         self.started = False
         #: The collectors that are on, and what those counted that are not any more, or are others.
         self.parts: dict[type[Collector], Part] = {}
@@ -272,7 +273,7 @@ class Agent:
     def own_rows(self) -> Iterator[own.Row]:
         """What the agent says of itself."""
         row = own.Row
-        yield row(own.START_TIME, (), time.time())
+        yield row(own.START_TIME, (), self.begun)
         yield row(own.BUILD_INFO, (__version__, None, platform.python_version()), 1)
         for name, enabled in self.enabled.items():
             yield row(own.DISABLED, (name,), not enabled)

@@ -755,6 +755,11 @@ def reference() -> str:
         ' of seconds takes `500ms`, `5s`, `1m30s` or a plain number. A variable after "else" counts'
         " only where nothing else sets the key; `void` or nothing in it is as if it was not set.",
         "",
+        "A change of the file is taken up while the agent runs: see"
+        " [configuring.md](../configuring.md). These keys count from the next start on: "
+        + ", ".join(f"`{key.name}`" for key in KEYS.values() if key.at_start)
+        + ".",
+        "",
         "| key | flag | variable | default | allowed | meaning |",
         "|---|---|---|---|---|---|",
     ]

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from esnode import config
 from esnode._fast.table import Snapshot
 from esnode.agent import Agent as Daemon
 from esnode.cli.profiles import SETS
@@ -35,6 +36,7 @@ from esnode.store import Store
 from .fakenvml import Fake, library
 from .running import PATIENCE, Agent, environment, free_port, run, wait_for
 
+XID = 0x8  # nvmlEventTypeXidCriticalError
 RELOADS = "esnode_agent_config_reloads_total"
 GOOD = "esnode_agent_config_last_reload_successful"
 QUICK = "scrape_interval_seconds = 0.2\nscrape_max_age_seconds = 0\n"
@@ -188,6 +190,7 @@ def test_what_is_left_alone_goes_on_without_a_gap(file: Path) -> None:
     """The counters of other collectors never step back, and no page lacks them."""
     with Agent("--config", str(file), "--path-procfs", "/no/such/place") as agent:
         names = ("esnode_agent_scrapes_total", 'esnode_agent_errors_total{collector="memory"}')
+        start = "esnode_agent_start_time_seconds"
         before = agent.series()
         for text in ("enable_disk = false\n", "memory_detail = true\n", ""):
             file.write_text(QUICK + text)
@@ -196,6 +199,7 @@ def test_what_is_left_alone_goes_on_without_a_gap(file: Path) -> None:
             rows = [line.rpartition(" ")[0] for line in page.splitlines() if line[:1] != "#"]
             assert len(rows) == len(set(rows))
             after = agent.series()
+            assert after[start] == before[start]
             for name in names:
                 assert after[name] >= before[name]
             before = after
@@ -417,7 +421,9 @@ def test_a_collector_names_the_keys_that_it_reads(cls: type[Collector]) -> None:
 
 
 @pytest.fixture
-def fake() -> Iterator[Fake]:
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
+    """Two GPUs, and no place to keep events: only what a collector hands on outlives it."""
+    monkeypatch.setenv("STATE_DIRECTORY", "/dev/null/none")
     fake = Fake(library())
     fake.set_gpus(["H100", "T4"])
     yield fake
@@ -481,6 +487,21 @@ def test_gpus_keep_their_numbers_and_counts(tmp_path: Path, fake: Fake) -> None:
         assert numbers(rows(agent)) == numbers(before)
 
 
+def test_events_outlive_a_reload(tmp_path: Path, fake: Fake) -> None:
+    def found(agent: Daemon) -> dict[str, float]:
+        return {name: n for name, n in rows(agent).items() if 'xid="48"' in name}
+
+    with daemon(tmp_path, fake, enable_gpu_events=True) as agent:
+        rows(agent)
+        fake.gpu(1).event(XID, 48, times=3)
+        wait_for(lambda: 3 in found(agent).values(), "the events are counted")
+        before = found(agent)
+        agent.change(with_keys(agent.config, gpu_detail=True))
+        assert found(agent) == before
+        fake.gpu(1).event(XID, 48)
+        wait_for(lambda: 4 in found(agent).values(), "it goes on")
+
+
 def test_a_release_outlives_a_reload(tmp_path: Path, fake: Fake) -> None:
     with daemon(tmp_path, fake) as agent:
         rows(agent)
@@ -507,6 +528,23 @@ def test_the_watch_waits_for_no_pipe(tmp_path: Path) -> None:
     watch.start()
     watch.stop()
     assert watch.count == 0
+
+
+def test_a_file_is_found_that_comes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = tmp_path / "first.toml", tmp_path / "second.toml"
+    monkeypatch.setattr(config, "FILES", (str(first), str(second)))
+    monkeypatch.delenv("ESNODE_CONFIG", raising=False)
+    taken: list[float] = []
+    nothing = Arguments({}, None, frozenset(), ())
+    watch = Reload(
+        config.load(nothing, {}), lambda config: taken.append(config.scrape_interval_seconds)
+    )
+    watch.start()
+    second.write_text("scrape_interval_seconds = 2")
+    wait_for(lambda: taken == [2], "the file is found")
+    first.write_text("scrape_interval_seconds = 1")
+    wait_for(lambda: taken == [2, 1], "the other one comes first")
+    watch.stop()
 
 
 def test_the_daemon_loads_nothing_of_the_command_line(file: Path) -> None:
