@@ -502,6 +502,30 @@ def test_events_outlive_a_reload(tmp_path: Path, fake: Fake) -> None:
         wait_for(lambda: 4 in found(agent).values(), "it goes on")
 
 
+def test_gpus_that_are_turned_off_and_on_leave_nothing_open(tmp_path: Path, fake: Fake) -> None:
+    def held() -> int:
+        return sum(len(list(Path(f"/proc/self/{name}").iterdir())) for name in ("task", "fd"))
+
+    def is_shown() -> bool:
+        return b"esnode_gpu_up{" in agent.store.page(TEXT).body
+
+    with daemon(tmp_path, fake, enable_gpu_events=True, scrape_interval_seconds=0.1) as agent:
+        agent.started = True
+        for sampler in agent.samplers:
+            sampler.start()
+        wait_for(is_shown, "the GPUs are there")
+        before = held()
+        for _ in range(12):
+            agent.change(with_keys(agent.config, enable_gpu=False))
+            wait_for(lambda: not is_shown(), "the GPUs are gone")
+            agent.change(with_keys(agent.config, enable_gpu=True))
+            wait_for(is_shown, "the GPUs are there again")
+        # Those that were let go of take a moment to end.
+        wait_for(lambda: held() <= before + 3, "no thread or descriptor is left behind")
+        for sampler in agent.samplers:
+            sampler.stop(PATIENCE)
+
+
 def test_a_release_outlives_a_reload(tmp_path: Path, fake: Fake) -> None:
     with daemon(tmp_path, fake) as agent:
         rows(agent)
