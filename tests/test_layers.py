@@ -24,7 +24,7 @@ LAYERS = {
         "__init__",
     ),
     "console": ("config", "client", "status", "__init__", "console"),
-    "client": ("config", "status", "web"),
+    "client": ("__init__", "config", "status", "web"),
     "agent": (
         *("_fast", "collectors", "config", "control", "derive", "dialects", "host", "http"),
         *("logs", "metrics", "reload", "rounds", "sampler", "sinks", "status", "store", "tsdb"),
