@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -184,11 +184,15 @@ class Client:
                 raise http.client.IncompleteRead(b"")
             return body
 
-    def events(self, path: str, last: str = "") -> Iterator[Message]:
-        """The events of a stream until it ends, after the id ``last``."""
+    def events(
+        self, path: str, last: str = "", opened: Callable[[], object] = lambda: None
+    ) -> Iterator[Message]:
+        """The events of a stream until it ends, after the id ``last``; ``opened`` is called when
+        the agent has begun to answer."""
         more = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
         with self._asked(path, more) as (response, answer):
             answer.idle = IDLE
+            opened()
             kind = "message"
             data: list[bytes] = []
             while line := response.readline(LINE):
