@@ -11,6 +11,7 @@ from ..config import Arguments, ConfigError
 #: `add(app, arguments)` adds what it has to the tree.
 COMMANDS = {
     "status": "status",
+    "metrics": "metrics",
     "profiles": "profiles",
     "enable-metric-set": "profiles",
     "disable-metric-set": "profiles",
