@@ -12,6 +12,7 @@ from ..config import Arguments, ConfigError
 COMMANDS = {
     "status": "status",
     "metrics": "metrics",
+    "events": "events",
     "profiles": "profiles",
     "enable-metric-set": "profiles",
     "disable-metric-set": "profiles",
