@@ -13,6 +13,7 @@ COMMANDS = {
     "status": "status",
     "metrics": "metrics",
     "events": "events",
+    "check": "check",
     "profiles": "profiles",
     "enable-metric-set": "profiles",
     "disable-metric-set": "profiles",
