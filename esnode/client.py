@@ -49,6 +49,10 @@ class NoAnswer(OSError):  # noqa: N818  # says what is the case
     """No agent, or none that answers as it should; one line that says what to do."""
 
 
+class Absent(NoAnswer):
+    """Nobody listens there."""
+
+
 class Refused(NoAnswer):
     """The agent answered, with another status than 200."""
 
@@ -311,7 +315,7 @@ class Client:
                 f"{where}: {cause.strerror}: run this as root, or as a user who may open it"
             )
         said = _cause(cause) if cause else "no address"
-        raise NoAnswer(f"no agent answers on {where} ({said}): start one, or {ELSEWHERE}")
+        raise Absent(f"no agent answers on {where} ({said}): start one, or {ELSEWHERE}")
 
     def _addresses(self) -> list[tuple[socket.AddressFamily, Any]]:
         """Where to connect to. A name is looked up on a thread: the resolver has no limit."""

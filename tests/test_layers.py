@@ -23,6 +23,11 @@ LAYERS = {
         *("agent", "catalog", "cli", "client", "config", "state", "status", "tsdb", "xids"),
         "__init__",
     ),
+    # It tries for itself what the agent would read.
+    "cli.diagnostics": (
+        *("_fast.clock", "agent", "cli", "client", "collectors", "config", "host", "status"),
+        "tsdb.layout",
+    ),
     "console": ("config", "client", "status", "__init__", "console"),
     "client": ("__init__", "config", "status", "web"),
     "agent": (

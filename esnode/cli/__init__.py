@@ -14,6 +14,7 @@ COMMANDS = {
     "metrics": "metrics",
     "events": "events",
     "check": "check",
+    "diagnostics": "diagnostics",
     "profiles": "profiles",
     "enable-metric-set": "profiles",
     "disable-metric-set": "profiles",

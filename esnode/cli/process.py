@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from .. import config
 
@@ -202,3 +203,29 @@ def _handles(pid: int, number: int) -> bool:
     except OSError:
         pass
     return False
+
+
+class Holder(NamedTuple):
+    """Who listens on a port; no process where it is another user's."""
+
+    pid: int | None
+    name: str
+    uid: int
+    is_agent: bool
+
+
+def holder(port: int) -> Holder | None:
+    """Who listens on a port of any address; None for nobody in this namespace."""
+    sockets = dict(_listeners("", port))
+    if not sockets:
+        return None
+    uid = min(sockets.values())
+    found = sorted(_owners(set(sockets)))
+    if not found:
+        return Holder(None, "", uid, False)
+    pid = next((each for each in found if _is_agent(each)), found[0])
+    try:
+        name = (PROC / str(pid) / "comm").read_text(errors="replace").strip()
+    except OSError:
+        name = "it has just ended"
+    return Holder(pid, name, uid, _is_agent(pid))

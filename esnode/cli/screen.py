@@ -148,7 +148,7 @@ def screen(
         for each in status.agent.collectors
         if each.enabled and each.up is False and (each.name != "gpu" or gpus)  # said above
     ]
-    down = labelled("Down", [down_line(each) for each in silent])
+    down = labelled("Lack", [down_line(each) for each in silent])
     errors = labelled(
         "Err",
         [
@@ -350,7 +350,7 @@ def link_line(each: Interface) -> Line:
 
 def down_line(collector: Collector) -> Line:
     reason = collector.reason or "it does not say why"
-    return [(f"{clean(collector.name)}: {clean(reason)}", "yellow")]
+    return [(f"{clean(collector.name)}: {clean(reason)}", "")]
 
 
 def agent_line(status: Status) -> Line:
