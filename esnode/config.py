@@ -694,6 +694,8 @@ def load(arguments: Arguments, environment: Mapping[str, str]) -> Settings:
         if key is not None:
             values[key.name] = key.accept(key.parse(text), variable)
             origins[key.name] = variable
+        elif variable.startswith("ESNODE_CLIENT_"):
+            continue  # the commands' own, see client.py
         elif variable.startswith("ESNODE_") and variable != "ESNODE_CONFIG":
             # Not an error: Kubernetes injects variables named after every service.
             notes.append(
