@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from . import __version__
-from .config import ConfigError, parse_address
+from .config import Config, ConfigError, parse_address
 
 #: Seconds for a connection, TLS included, and for an answer.
 CONNECT = 2.0
@@ -129,13 +129,20 @@ def authorization(environ: Mapping[str, str]) -> dict[str, str]:
     return {}
 
 
-def tls(environ: Mapping[str, str]) -> ssl.SSLContext:
-    """Whom to trust, the system's authorities or those of a file, and who we are. Raises
+def tls(environ: Mapping[str, str], known: bytes | None = None) -> ssl.SSLContext:
+    """Whom to trust, and who we are: the authorities of a file; else the certificate that is known
+    to be the agent's, whatever name it is called by; else the system's authorities. Raises
     ConfigError."""
     authorities, own = environ.get(CA) or None, environ.get(CERT)
     try:
-        context = ssl.create_default_context(cafile=authorities)
-    except OSError as error:  # of ssl, too
+        if authorities is None and known is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            context.load_verify_locations(cadata=known.decode("ascii", "replace"))
+        else:
+            context = ssl.create_default_context(cafile=authorities)
+    except (OSError, ValueError) as error:  # of ssl, too
         raise ConfigError(f"{CA}: {authorities}: {_cause(error)}") from None
     if own:
         try:
@@ -161,19 +168,47 @@ class Message(NamedTuple):
     data: bytes
 
 
+def local(config: Config, environ: Mapping[str, str] = os.environ) -> Client:
+    """A client of the agent that has a configuration, with what its web configuration tells whoever
+    may read that: its certificate, and a token. Raises ConfigError."""
+    where = target(config.listen_address)
+    path = config.web_config_file
+    if not path:
+        return Client(where, environ)
+    from . import web  # which few need
+
+    try:
+        found = web.load(path)
+    except ConfigError as error:
+        return Client(where, environ, hint=f"its web configuration is not for us to read: {error}")
+    credentials = dict(environ)
+    if found.tokens and not environ.get(TOKEN) and not environ.get(USER):
+        credentials[TOKEN] = found.tokens[0]
+    known = found.tls.certificate if found.tls else None
+    return Client(where._replace(secure=found.tls is not None), credentials, known)
+
+
 class Client:
     """Asks one agent. What goes wrong is NoAnswer."""
 
-    def __init__(self, agent: Target, environ: Mapping[str, str] = os.environ) -> None:
-        """Raises ConfigError for credentials or certificates that cannot be used."""
+    def __init__(
+        self,
+        agent: Target,
+        environ: Mapping[str, str] = os.environ,
+        known: bytes | None = None,
+        hint: str = "",
+    ) -> None:
+        """Raises ConfigError for credentials or certificates that cannot be used. ``known`` is the
+        agent's certificate; ``hint`` is said, too, where the agent does not take us."""
         self.agent = agent
+        self.hint = f"; {hint}" if hint else ""
         self.headers = {
             "Host": "localhost" if agent.unix else agent.shown,
             "User-Agent": f"esnode-core/{__version__}",
             "Connection": "close",
             **authorization(environ),
         }
-        self.context = tls(environ) if agent.secure else None
+        self.context = tls(environ, known) if agent.secure else None
         #: Milliseconds that a stream asks clients to wait before they come back.
         self.retry = 1000
 
@@ -256,16 +291,17 @@ class Client:
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
             return self._untrusted(error)
         if isinstance(error, (OSError, http.client.IncompleteRead, http.client.RemoteDisconnected)):
+            asks = f", or it asks for a certificate ({CERT})" if self.agent.secure else ""
             return (
-                f"the agent on {where} broke off its answer: it has just ended, or it is no"
-                f" esnode-core: see its log, or {ELSEWHERE}"
+                f"the agent on {where} broke off its answer: it has just ended{asks}, or it is no"
+                f" esnode-core: see its log, or {ELSEWHERE}{self.hint}"
             )
         hint = ELSEWHERE
         if "\x15\x03" in str(error) and not self.agent.secure:  # a record with an alert
             hint = f"it speaks TLS: name its URL, https://..., with --url or {URL}"
         return (
             f"what answers on {where} does not speak as esnode-core does"
-            f" ({_cause(error)[:80]}): {hint}"
+            f" ({_cause(error)[:80]}): {hint}{self.hint}"
         )
 
     def _refused(self, path: str, response: http.client.HTTPResponse) -> None:
@@ -274,7 +310,7 @@ class Client:
             raise Refused(
                 status,
                 f"the agent on {self.agent.shown} does not admit us: set {TOKEN} to its token,"
-                f" or {USER} to user:password",
+                f" or {USER} to user:password{self.hint}",
             )
         text = response.read(400).decode(errors="replace").partition("\n")[0]
         said = "".join(letter for letter in text if letter.isprintable())[:200]

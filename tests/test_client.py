@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import socket
+import ssl
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,10 +15,11 @@ import pytest
 
 from esnode import client
 from esnode.client import Client, NoAnswer, Refused, Target, target
-from esnode.config import ConfigError
+from esnode.config import Config, ConfigError
 
 from .peers import BROKEN, HUNG, Act, endless, page, peer, request, says, silent
-from .running import free_port
+from .pki import authority
+from .running import environment, free_port
 
 
 @pytest.mark.parametrize(
@@ -235,6 +239,90 @@ def test_tls_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         Client(target(f"https://{address}"), {}).get("/")
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A server's certificate and its authority's, a client's, and a web configuration."""
+    directory = tmp_path_factory.mktemp("web")
+    authority().server("one").write(directory, "one")
+    authority("others").server("two").write(directory, "two")
+    us = authority().client("us")
+    us.write(directory, "us")
+    (directory / "us.pem").write_bytes(
+        (directory / "us.crt").read_bytes() + (directory / "us.key").read_bytes()
+    )
+    (directory / "ca.crt").write_bytes(authority().certificate)
+    (directory / "token").write_text("0123456789abcdef0123456789abcdef\n")
+    (directory / "web.yml").write_text(
+        "tls_server_config: {cert_file: one.crt, key_file: one.key}\nbearer_token_file: token\n"
+    )
+    return directory
+
+
+def served(files: Path, name: str = "one", asks: bool = False) -> ssl.SSLContext:
+    """A server's side of TLS; ``asks`` for the client's certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files / f"{name}.crt", files / f"{name}.key")
+    if asks:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(files / "ca.crt")
+    return context
+
+
+def test_tls_with_an_authority(files: Path) -> None:
+    with peer(says(page(b"body")), tls=served(files)) as address:
+        url = f"https://{address}"
+        trusting = {client.CA: str(files / "ca.crt")}
+        assert Client(target(url), trusting).get("/") == b"body"
+        with pytest.raises(
+            NoAnswer, match=r"certificate.*not accepted.*ESNODE_CLIENT_CA"
+        ) as caught:
+            Client(target(url), {}).get("/")
+        one_line(caught)
+    with (
+        peer(says(page(b"body")), tls=served(files, "two")) as address,
+        pytest.raises(NoAnswer, match="not accepted"),
+    ):
+        Client(target(f"https://{address}"), trusting).get("/")
+
+
+def test_tls_that_asks_who_we_are(files: Path) -> None:
+    with peer(says(page(b"body")), tls=served(files, asks=True)) as address:
+        url, environ = f"https://{address}", {client.CA: str(files / "ca.crt")}
+        assert (
+            Client(target(url), {**environ, client.CERT: str(files / "us.pem")}).get("/") == b"body"
+        )
+        with pytest.raises(NoAnswer, match=client.CERT) as caught:
+            Client(target(url), environ).get("/")
+        one_line(caught)
+
+
+def test_who_may_read_the_web_configuration_needs_nothing_else(files: Path) -> None:
+    """It is the agent's own certificate that is trusted, whatever it is called, and no other."""
+    asked = []
+
+    def act(connection: socket.socket, stop: threading.Event) -> None:
+        asked.append(request(connection).decode())
+        connection.sendall(page(b"body"))
+
+    path = str(files / "web.yml")
+    with peer(act, tls=served(files)) as address:
+        config = Config(listen_address=address, web_config_file=path)
+        assert client.local(config, {}).get("/") == b"body"
+        assert "Authorization: Bearer 0123456789abcdef" in asked[0]
+        assert client.local(config, {client.USER: "joe:x"}).get("/") == b"body"
+        assert "Authorization: Basic" in asked[1]
+    with peer(act, tls=served(files, "two")) as address, pytest.raises(NoAnswer, match="accepted"):
+        client.local(Config(listen_address=address, web_config_file=path), {}).get("/")
+
+
+def test_a_web_configuration_that_is_not_ours_to_read_is_named() -> None:
+    with peer(says(page(b"no", "401 Unauthorized"))) as address:
+        config = Config(listen_address=address, web_config_file="/no/such/web.yml")
+        with pytest.raises(Refused, match=r"not for us to read: /no/such/web\.yml") as caught:
+            client.local(config, {}).get("/")
+        one_line(caught)
+
+
 STREAM = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
     b"retry: 1500\n\n: hello\n\nid: 7\nevent: gpu\ndata: {}\n\nid: 8\r\ndata: a\r\ndata: b\r\n\r\n"
@@ -308,3 +396,33 @@ def test_the_answer_is_given_whole_however_it_comes() -> None:
 
     with peer(act) as address:
         assert Client(target(address), {}).get("/") == b"body"
+
+
+def test_the_daemon_has_none_of_this_and_knows_the_variables() -> None:
+    """The commands cost the daemon no memory, and their variables no warning."""
+    program = (
+        "import sys, esnode.__main__, esnode.agent, esnode.config as c\n"
+        "environ = {'ESNODE_CLIENT_TOKEN': 'a', 'ESNODE_CONFIG': '/dev/null'}\n"
+        "found = c.load(c.parse_arguments([]), environ)\n"
+        "assert not found.warnings, found.warnings\n"
+        "print(*(n for n in sys.modules if n.startswith(('esnode.cli', 'esnode.client', 'typer'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+@pytest.mark.parametrize("command", ["status", "check", "metrics", "events"])
+def test_a_command_loads_nothing_heavy(command: str) -> None:
+    """No collector, server or history: it is to be done in a quarter of a second."""
+    program = (
+        "import sys\n"
+        "from esnode.__main__ import main\n"
+        f"code = main(['{command}', '--url', 'unix:/no/such.sock'])\n"
+        "heavy = ('esnode._fast', 'esnode.collectors', 'esnode.http', 'esnode.tsdb', 'granian',"
+        " 'zstandard', 'isal', 'yaml', 'tomlkit', 'asyncio', 'prompt_toolkit', 'rich')\n"
+        "print(*(name for name in sys.modules if name.startswith(heavy)), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True
+    )
+    assert done.stderr.splitlines()[-1] == "", done.stderr

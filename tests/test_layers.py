@@ -26,7 +26,7 @@ LAYERS = {
     # It tries for itself what the agent would read.
     "cli.diagnostics": (
         *("_fast.clock", "agent", "cli", "client", "collectors", "config", "host", "status"),
-        "tsdb.layout",
+        *("tsdb.layout", "web"),
     ),
     "console": ("config", "client", "status", "__init__", "console"),
     "client": ("__init__", "config", "status", "web"),

@@ -11,7 +11,7 @@ import typer
 
 from .. import config
 from ..client import URL as VARIABLE
-from ..client import Client, NoAnswer, target
+from ..client import Client, NoAnswer, local, target
 from ..config import Arguments
 from ..status import Status
 
@@ -23,9 +23,9 @@ URL = typer.Option(
 def agent(arguments: Arguments, url: str | None) -> Client:
     """The agent that is meant: of a URL, else of the configuration. Raises ConfigError."""
     named = url or os.environ.get(VARIABLE)
-    if not named:
-        named = config.load(arguments, os.environ).config.listen_address
-    return Client(target(named))
+    if named:
+        return Client(target(named))
+    return local(config.load(arguments, os.environ).config)
 
 
 def status(found: bytes, client: Client) -> Status:

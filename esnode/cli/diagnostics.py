@@ -27,7 +27,7 @@ from msgspec.structs import replace
 
 from .. import config
 from .._fast import clock
-from ..client import URL, Absent, Client, NoAnswer, Refused, Target, target
+from ..client import URL, Absent, Client, NoAnswer, Refused, Target, local, target
 from ..collectors.base import Unavailable
 from ..collectors.nvidia import driver, kernel_log
 from ..collectors.nvidia.pci import PciDevices
@@ -94,10 +94,13 @@ def findings(arguments: Arguments, url: str | None) -> Iterator[Finding]:
     """All of them, in the order in which they are worth reading."""
     settings, found = configuration(arguments)
     yield from found
-    client = ask.agent(arguments, url) if url or os.environ.get(URL) else None
-    if client is None:
-        client = Client(target(settings.config.listen_address))
-    status, found = running(client)
+    try:
+        named = url or os.environ.get(URL)
+        client = Client(target(named)) if named else local(settings.config)
+    except ConfigError as error:
+        yield Finding("agent", "wrong", str(error), "correct it as it says")
+        client = None
+    status, found = running(client) if client else (None, [])
     yield from found
     yield from address(settings.config, status is not None)
     host = Host(
@@ -140,6 +143,15 @@ def configuration(arguments: Arguments) -> tuple[Settings, list[Finding]]:
     found = [Finding("configuration", "ok", text)]
     for warning in settings.warnings:
         found.append(Finding("configuration", "note", warning))
+    if path := settings.config.web_config_file:
+        from .. import web
+
+        try:
+            web.load(path)
+        except ConfigError as error:
+            found.append(Finding("web configuration", "wrong", str(error), "correct it as it says"))
+        else:
+            found.append(Finding("web configuration", "ok", f"{path} is valid"))
     return settings, found
 
 
