@@ -78,7 +78,7 @@ def test_lines_for_people() -> None:
         "2026-11-18 11:06:41Z  disk_degradation_latency device=md0  degraded"
         "  md0 takes 120 ms for a read  (score 1.5)",
     ]
-    assert asked.queries == [{"kinds": ["gpu,degradation"], "since": ["0"], "follow": ["false"]}]
+    assert asked.queries == [{"kinds": ["gpu,degradation"], "follow": ["false"]}]
 
 
 def test_json_is_a_line_each() -> None:
@@ -94,7 +94,7 @@ def test_json_is_a_line_each() -> None:
     "data", [b"", b"{", b"[]", b"{}", b"null", b'{"unix_ms":1e300}', b'"\xff"', b'{"gpu":1}']
 )
 def test_nonsense_is_left_out_or_shown_without_a_fault(data: bytes) -> None:
-    for kind in ("gpu", "degradation", "status", "other"):
+    for kind in ("gpu", "degradation", "status", "gap", "other"):
         for number in ("", "7"):
             message = Message(number, kind, data)
             assert "\n" not in events.line(message, False)
@@ -198,7 +198,18 @@ def test_agents_that_do_not_answer(follow: list[str]) -> None:
     assert "404" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["--kinds", "gpu,other"], ["--since", "soon"], ["more"]])
+def test_what_an_agent_does_not_know_is_said() -> None:
+    data = b'{"after_unix_ms":1795000000000,"until_unix_ms":1795000060000}'
+    line = events.line(Message("1795000060000", "gap", data), False)
+    assert line == (
+        "2026-11-18 11:07:40Z  not known: what happened from 2026-11-18 11:06:40Z to"
+        " 2026-11-18 11:07:40Z"
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [["--kinds", "gpu,other"], ["--kinds", "status"], ["--since", "soon"], ["more"]]
+)
 def test_wrong_usage_is_code_2(words: list[str]) -> None:
     done = run("events", *words)
     assert (done.returncode, done.stdout) == (2, "")

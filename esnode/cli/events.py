@@ -44,6 +44,8 @@ def add(app: typer.Typer, arguments: Arguments) -> None:
         for kind in wanted:
             if kind not in KINDS:
                 raise config.ConfigError(f"--kinds {kind}: allowed is {', '.join(KINDS)}")
+        if "status" in wanted and not follow:
+            raise config.ConfigError("--kinds status: goes with --follow; see esnode-core status")
         start = None if since is None else moment(since, time.time())
         client = ask.agent(arguments, url)
         try:
@@ -81,12 +83,11 @@ def messages(
 ) -> Iterator[Message]:
     """Events in order; with ``follow`` for ever, each once, also when the agent is started anew."""
     query: dict[str, Any] = {"kinds": ",".join(kinds)}
-    if not follow:
-        query["since"] = since or 0
-        yield from client.events(f"{PATH}?{urlencode({**query, 'follow': 'false'})}")
-        return
     if since is not None:
         query["since"] = since
+    if not follow:
+        yield from client.events(f"{PATH}?{urlencode({**query, 'follow': 'false'})}")
+        return
     started = round(time.time() * 1000)
     last = ""
     ever = lost = False
@@ -134,7 +135,8 @@ def line(message: Message, color: bool) -> str:
         data = msgspec.json.decode(message.data)
         when = data.get("unix_ms") or data.get("last_scrape_unix_ms") or int(message.id)
         shown = f"{screen.moment(int(when)):%Y-%m-%d %H:%M:%SZ}"
-        pieces = {"gpu": gpu, "degradation": degradation, "status": status}[message.kind](data)
+        shapes = {"gpu": gpu, "degradation": degradation, "status": status, "gap": gap}
+        pieces = shapes[message.kind](data)
     except (msgspec.DecodeError, AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return ""
     cleaned = [(screen.clean(text), style) for text, style in pieces]
@@ -168,6 +170,13 @@ def degradation(data: dict[str, Any]) -> screen.Line:
     if data.get("score") is not None:
         found.append((f"  (score {data['score']:g})", "dim"))
     return found
+
+
+def gap(data: dict[str, Any]) -> screen.Line:
+    """What an agent says that no longer has, or never had, what happened in a time."""
+    first, last = (screen.moment(data[f"{each}_unix_ms"]) for each in ("after", "until"))
+    text = f"not known: what happened from {first:%Y-%m-%d %H:%M:%SZ} to {last:%Y-%m-%d %H:%M:%SZ}"
+    return [(text, "yellow")]
 
 
 def status(data: dict[str, Any]) -> screen.Line:
