@@ -20,6 +20,11 @@ Without a command: collect, and serve metrics over HTTP.
   --help       print this and exit
 
 Commands:
+  status [--watch]   the node on one screen
+  check              whether the node is fit for work, as an exit code and one line
+  events [--follow]  GPU errors and degradation: what happened, and what happens
+  metrics [SET]      the agent's metrics: basic, full, gpu-only or power-only
+  diagnostics        what can be read and what not, and how to mend it
   config show        the effective configuration, and where each value is from
   config check [FILE]     whether the configuration is valid, or that of a file
   config set KEY=VALUE... change keys in the file; a running agent takes them up
