@@ -465,14 +465,15 @@ def sources(settings: Settings) -> Iterator[Finding]:
     for name, enabled in agent.enabled.items():
         if not enabled and name != "gpu":
             yield Finding(name, "note", "it is off in the configuration")
-    for entry in agent.store.lanes.values():
-        for part in entry.lane.parts:
+    for lane in (lane for sampler in agent.samplers for lane in sampler.lanes):
+        was_read = agent.store.lanes[lane.name].snapshot is not None
+        for part in lane.parts:
             subject = part.name
             kind = type(part.collector).__name__.lower()
             if kind != subject:
                 subject = f"{part.name}: {kind}"
             reason = part.reason or ""
-            if entry.snapshot is None:
+            if not was_read:
                 text = reason or f"no answer within {PATIENCE:g} s"
                 yield Finding(
                     subject, "wrong", text, "look for a device or mount that hangs: dmesg"
