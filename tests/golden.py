@@ -92,9 +92,9 @@ def document(name: str) -> str:
         time.sleep(0.11 if fake else 0)  # between two GPM samples
         agent.read()
         found = msgspec.to_builtins(agent.view.build())
-        for gpus in agent.gpus:
-            gpus.stop()
-            gpus.close()
+        if agent.gpus:
+            agent.gpus.stop()
+            agent.gpus.close()
         if fake:
             fake.reset()
         text = json.dumps(settled(found), indent=1) + "\n"

@@ -20,8 +20,6 @@ class Request(Protocol):
     method: str
     path: str
     query_string: str
-    #: The client's address and port; empty on a unix socket.
-    client: str
     headers: Any
     #: ``HOST:PORT`` of the client, and what we listen on; of a unix socket no such thing.
     client: str

@@ -45,9 +45,9 @@ def flags(fake: Fake, root: Path) -> int:
     for _ in range(2):
         agent.read()
     names = [metric.name for metric, _, _ in agent.store.lanes["derived"].snapshot.items()]
-    for gpus in agent.gpus:
-        gpus.stop()
-        gpus.close()
+    assert agent.gpus is not None
+    agent.gpus.stop()
+    agent.gpus.close()
     return sum(name.startswith("esnode_gpu_degradation_") for name in names)
 
 
