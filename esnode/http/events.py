@@ -176,7 +176,8 @@ class Streams:
         self.most_of_one = most_of_one
         #: Seconds between two statuses.
         self.tick = tick
-        #: Called when a client waits for its first status, and there is none that is fresh.
+        #: Called when a client waits for its first status, and there is none that is fresh; not
+        #: again before there is one.
         self.ask: Callable[[], None] = lambda: None
         self.stopped = False
         #: Clients dropped because they took nothing.
@@ -184,6 +185,8 @@ class Streams:
         self._last = self._floor = int(time.time() * 1000)
         self._events: deque[Event] = deque()
         self._status: Event | None = None
+        self._data = b""
+        self._asked = False
         self._clients: dict[Client, None] = {}
         self._hosts: Counter[str] = Counter()
         self._changed = threading.Condition()
@@ -208,6 +211,11 @@ class Streams:
         if b"\n" in data or b"\r" in data:  # in JSON no more than a blank
             data = data.replace(b"\r", b" ").replace(b"\n", b" ")
         with self._changed:
+            if kind == STATUS:
+                self._asked = False
+                if data is self._data and self._fresh():
+                    return  # one that was asked for, and made for the tick as well
+                self._data = data
             number = self._last = max(self._last + 1, int(time.time() * 1000))
             event = Event(number, kind, frame(kind, number, data), time.monotonic())
             if kind == STATUS:
@@ -269,10 +277,13 @@ class Streams:
 
     def _kept(self) -> Kept:
         with self._changed:
-            status = self._status
-            if status and time.monotonic() - status.at > self.tick * FRESH:
-                status = None
+            status = self._status if self._fresh() else None
             return Kept(list(self._events), self._floor, self._last, status)
+
+    def _fresh(self) -> bool:
+        """Whether there is a status that is news. The lock is held."""
+        status = self._status
+        return status is not None and time.monotonic() - status.at <= self.tick * FRESH
 
     def _cursor(self, wish: Wish, kept: Kept) -> int:
         """Where a client begins that has seen an event, or names a time."""
@@ -283,7 +294,7 @@ class Streams:
         return 0 if wish.resumes else kept.last
 
     def _admit(self, address: str, wish: Wish) -> tuple[Client, bool]:
-        """A new client, and whether it waits for a status. Raises Refusal."""
+        """A new client, and whether a status is to be asked for. Raises Refusal."""
         host = address.rpartition(":")[0]
         kept = self._kept()
         if wish.since is not None:
@@ -314,7 +325,9 @@ class Streams:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="events", daemon=True)
                 self._thread.start()
-        return client, STATUS in wish.kinds and kept.status is None
+            waits = STATUS in wish.kinds and kept.status is None and not self._asked
+            self._asked |= waits
+        return client, waits
 
     def _attach(self, client: Client, outlet: Outlet) -> None:
         client.pulse = min(client.pulse, outlet.pulse)

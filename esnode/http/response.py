@@ -21,7 +21,7 @@ class Request(Protocol):
     path: str
     query_string: str
     headers: Any
-    #: ``HOST:PORT`` of the client, and what we listen on; of a unix socket no such thing.
+    #: ``HOST:PORT`` of the client, and what we listen on; empty, and a path, on a unix socket.
     client: str
     server: str
 

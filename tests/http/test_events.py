@@ -258,10 +258,12 @@ def test_a_status_that_is_old_is_not_sent_but_asked_for() -> None:
     with server(tick=0.05) as running:
         running.publish("status", {"number": 1})
         time.sleep(0.2)
-        with running.follow("?kinds=status") as client:
+        with running.follow("?kinds=status") as client, running.follow() as other:
             wait_for(lambda: running.look()["asked"] == 1, "the agent is asked for a status")
             running.publish("status", {"number": 2})
-            assert client.message().data == {"number": 2}
+            for each in (client, other):
+                assert each.message().data == {"number": 2}
+            assert running.look()["asked"] == 1, "for both"
 
 
 def test_a_client_that_comes_back_misses_nothing() -> None:
@@ -661,11 +663,38 @@ def test_a_portion_is_cut_between_events_and_reaches_to_where_it_was_cut() -> No
     assert (last.cursor, last.shown, last.more) == (9, 0, False)
 
 
-def test_the_agent_serves_it() -> None:
-    with Agent() as agent:
-        client = Follower(agent.address, "?kinds=gpu").opened()
+def test_the_agent_sends_the_status_of_each_tick() -> None:
+    with Agent("--scrape-interval", "0.5") as agent:
+        with Follower(agent.address, "?kinds=status") as client:
+            found = [message.data for message in client.opened().messages(3)]
+        stamps = [data["last_scrape_unix_ms"] for data in found]
+        assert stamps == sorted(set(stamps)), "one for each tick"
+        assert found[0].keys() == json.loads(agent.get("/status").body).keys()
+
+
+def test_the_agent_has_a_status_for_who_comes_between_two_ticks() -> None:
+    with Agent("--scrape-interval", "1h") as agent:
+        client = Follower(agent.address).opened()
+        assert client.message().kind == "status"
         assert "/events" in agent.get("/").body.decode()
         code, seconds = agent.end()
         assert (code, seconds < 5) == (0, True)
         assert client.message() is None
         client.close()
+
+
+def test_a_status_that_is_published_twice_is_sent_once() -> None:
+    streams = Streams(10, 10, 5)
+    outlet = Slot()
+
+    def respond(response: Response) -> None:
+        assert callable(response.body)
+        response.body(outlet)
+
+    streams.handle(Asked(), respond)
+    document = b'{"number":1}'
+    for data in (document, document, b'{"number":2}'):
+        streams.publish("status", data)
+        wait_for(lambda data=data: data in b"".join(outlet.texts), "it is sent")
+    assert b"".join(outlet.texts).count(b"event: status") == 2
+    streams.stop()
