@@ -17,7 +17,7 @@ import time
 EVENT = re.compile(rb"event: (\w+)\nid: (\d+)\n")
 #: Longer than the beginning of an event, which may come in two parts.
 HEAD = 40
-SIZE = 1 << 18
+SIZE = 1 << 16
 
 
 class Client:
@@ -60,7 +60,10 @@ def main() -> None:
             now = time.time()
             data = client.tail + data
             end = 0
-            for found in EVENT.finditer(data):
+            while (start := data.find(b"event: ", end)) >= 0:
+                found = EVENT.match(data, start)
+                if found is None:
+                    break
                 end = found.end()
                 kind = found[1].decode()
                 client.statuses += kind == "status"
