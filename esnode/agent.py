@@ -258,7 +258,8 @@ class Agent:
         self.store.max_age = config.scrape_max_age_seconds
         self.store.wait = config.scrape_wait_seconds
         self.degradation.configure(config)
-        self.derived.interval = self.rounds.interval = config.scrape_interval_seconds
+        self.derived.interval = config.scrape_interval_seconds
+        self.rounds.pace(config.scrape_interval_seconds)
         self.view.config = config
         self.view.facts = self.facts()
         if self.recorder:

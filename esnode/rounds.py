@@ -38,7 +38,7 @@ class Rounds:
         handle: Callable[[Snapshots], None],
         answer: Callable[[], object] = lambda: None,
     ) -> None:
-        self.interval = interval
+        self.pace(interval)
         self.handle = handle
         self.answer = answer
         self._newest: dict[str, Snapshot] = {}
@@ -54,10 +54,11 @@ class Rounds:
         self._wake = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._run, name="derived", daemon=True)
 
-    @property
-    def patience(self) -> float:
-        """Seconds that a round waits for lanes after its first one."""
-        return min(self.interval / 2, PATIENCE)
+    def pace(self, interval: float) -> None:
+        """Takes another time between two ticks; any thread may call it."""
+        self.interval = interval
+        #: Seconds that a round waits for lanes after its first one.
+        self.patience = min(interval / 2, PATIENCE)
 
     def start(self) -> None:
         self._thread.start()

@@ -47,7 +47,7 @@ Pages = Callable[[Dialect], str]
 
 def machine(name: str, root: Path) -> Agent:
     """The agent on this machine ("live") or on a fixture host whose root directory is `root`."""
-    settings = Config(**DETAILS)
+    settings = Config(**DETAILS, enable_gpu=False)  # a library that other tests have loaded may lie
     if name == "bighost":
         bighost.write(root)
         settings = config(root, **DETAILS)

@@ -44,8 +44,8 @@ def make() -> Iterator[Callable[..., Agent]]:
     yield agent
     for each in agents:
         each.stop_collectors()
-        for gpus in each.gpus:
-            gpus.close()
+        if each.gpus:
+            each.gpus.close()
 
 
 def ask(agent: Agent) -> Status:
