@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def state_directory(environ: Mapping[str, str]) -> Path:
-    """The directory, made where it is missing, for us alone. Raises OSError.
+def state_directory(environ: Mapping[str, str], make: bool = True) -> Path:
+    """The directory, made where it is missing, for us alone, unless it is only to be named. Raises
+    OSError.
 
     The first of: ``$STATE_DIRECTORY``, which systemd sets for ``StateDirectory=`` and where several
     stand between colons; ``$XDG_STATE_HOME/esnode``; ``~/.local/state/esnode``. A path that is not
@@ -25,7 +26,8 @@ def state_directory(environ: Mapping[str, str]) -> Path:
         path = home(environ) / ".local/state/esnode"
     if "\0" in str(path):
         raise OSError(f"{str(path)!r} is no path")
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if make:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
 
