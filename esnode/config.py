@@ -271,6 +271,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     managed_join_token: Annotated[
         str | None, Meta(description="Token that admits this node to the cluster.")
     ] = None
+    managed_ca_file: Annotated[
+        str | None,
+        Meta(description="Authorities of the controller's certificate, as PEM; else the system's."),
+    ] = None
 
     path_procfs: Annotated[str, Meta(description="Where the host's /proc is.")] = "/proc"
     path_sysfs: Annotated[str, Meta(description="Where the host's /sys is.")] = "/sys"
@@ -332,7 +336,7 @@ class Key(msgspec.Struct, frozen=True):
     @property
     def is_path(self) -> bool:
         return self.name.startswith("path_") or self.name in (
-            *("local_tsdb_path", "nvml_library", "web_config_file"),
+            *("local_tsdb_path", "nvml_library", "web_config_file", "managed_ca_file"),
         )
 
     def of(self, config: Config) -> Any:

@@ -79,6 +79,7 @@ DEFAULTS: dict[str, Any] = {
     "managed_cluster_id": None,
     "managed_node_id": None,
     "managed_join_token": None,
+    "managed_ca_file": None,
     "path_procfs": "/proc",
     "path_sysfs": "/sys",
     "path_rootfs": "/",
