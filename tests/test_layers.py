@@ -20,8 +20,8 @@ LAYERS = {
     "__init__": (),
     "__main__": ("config", "logs", "__init__", "agent", "cli"),
     "cli": (
-        *("agent", "catalog", "cli", "client", "config", "state", "status", "tsdb", "xids"),
-        "__init__",
+        *("agent", "catalog", "cli", "client", "config", "control", "sets", "state", "status"),
+        *("tsdb", "xids", "__init__"),
     ),
     # It tries for itself what the agent would read.
     "cli.diagnostics": (
@@ -44,7 +44,7 @@ LAYERS = {
     ),
     "tsdb": ("_fast", "config", "dialects", "metrics", "state", "store", "tsdb"),
     "sinks": ("_fast", "config", "dialects", "metrics", "store", "sinks"),
-    "control": ("config", "metrics", "status", "store", "control"),
+    "control": ("config", "control", "sets", "state", "status", "__init__"),
     "status": ("metrics", "store"),
     "store": ("_fast.table", "_fast.encode", "dialects", "metrics", "sampler"),
     "sampler": ("_fast.table", "_fast.encode", "collectors.base", "metrics"),
@@ -64,6 +64,7 @@ LAYERS = {
     "config": (),
     "web": ("config",),
     "logs": (),
+    "sets": (),
     "state": (),
     "xids": (),
     "dialects": ("metrics",),
