@@ -28,6 +28,7 @@ from .collectors import agent as own
 from .collectors.base import Collector
 from .collectors.nvidia.gpus import Gpus
 from .config import Config, Settings, parse_address
+from .control.attachment import Control
 from .derive import Degradation
 from .dialects import TEXT
 from .host import Host
@@ -66,7 +67,8 @@ class Agent:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        config = self.config = settings.config
+        self.control = Control(settings.config, os.environ)
+        config = self.config = self.control.over(settings.config)
         self.host = Host(config.path_procfs, config.path_sysfs, config.path_rootfs)
         self.alarm = Alarm()
         self.store = Store(
@@ -77,6 +79,8 @@ class Agent:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.recorder = recorder(config) if config.enable_local_tsdb else None
         self.reload = Reload(settings, self.change)
+        #: Held while another configuration is taken, on whatever thread.
+        self.changing = threading.Lock()
         self.begun = time.time()
         self.started = False
         #: The collectors that are on, and what those counted that are not any more, or are others.
@@ -91,6 +95,8 @@ class Agent:
         self.arrange()
         self.rounds = Rounds(list(self.lanes), interval, self.derive, self.view.answer)
         self.view.ask = self.rounds.ask
+        self.control.document = self.view.get
+        self.control.changed = lambda: self.change(self.reload.settings.config)
         self.application = Application(
             self.store,
             config,
@@ -139,6 +145,7 @@ class Agent:
             self.xid_time,
             self.nvml_version,
             self.recorder,
+            self.control.block,
         )
 
     def arrange(self) -> None:
@@ -250,8 +257,14 @@ class Agent:
         return collector
 
     def change(self, config: Config) -> None:
-        """Takes another configuration while all goes on; of the keys that count from the start on
-        it has what was."""
+        """Takes another configuration, in which what a controller has decided counts more."""
+        self.control.configure(config)
+        with self.changing:
+            self.adopt(self.control.over(config))
+
+    def adopt(self, config: Config) -> None:
+        """Goes on with another configuration; of the keys that count from the start on it has what
+        was."""
         before, self.config = self.config, config
         if (before.log_level, before.log_format) != (config.log_level, config.log_format):
             logs.setup(config.log_level, config.log_format)
@@ -340,6 +353,7 @@ class Agent:
         gc.freeze()  # what is here now stays: no later collection need look at it
         asyncio.run(self.serve(listener, watch))
         self.reload.stop()
+        self.control.stop()
         for sampler in self.samplers:
             sampler.stop(timeout=0.2)
         self.rounds.stop(timeout=0.2)
@@ -388,6 +402,7 @@ class Agent:
             sampler.start()
         self.loop = loop
         self.reload.start()
+        self.control.start()
         signal.signal(signal.SIGHUP, lambda *_: self.reload.ask())
         loop.add_reader(self.alarm.fileno(), self.ring)
         log.info("version %s listens on %s", __version__, self.config.listen_address)

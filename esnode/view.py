@@ -18,7 +18,7 @@ import msgspec
 
 from . import status
 from ._fast.table import Layout, Snapshot
-from .config import Config, masked
+from .config import Config
 from .derive import Degradation, Flag
 from .sampler import Part
 from .store import Store
@@ -125,9 +125,13 @@ class Pair:
         return (value - old) / seconds
 
 
+STANDALONE = status.Managed(None, None, None, None, None)
+
+
 class Facts(NamedTuple):
     """What is known besides the snapshots. ``own`` reads the agent's own rows; ``up`` says whether
-    a collector is; ``xid_time`` when a GPU had an Xid the last time, in Unix seconds."""
+    a collector is; ``xid_time`` when a GPU had an Xid the last time, in Unix seconds; ``managed``
+    by whom the node is managed."""
 
     version: str
     #: Collectors by name, with the key that turns each on and whether it does.
@@ -137,6 +141,7 @@ class Facts(NamedTuple):
     xid_time: Callable[[str, int], float | None]
     nvml_version: Callable[[], str | None]
     history: History | None = None
+    managed: Callable[[], status.Managed] = lambda: STANDALONE
 
 
 def explained(code: int) -> tuple[str | None, str | None]:
@@ -280,12 +285,13 @@ class View:
         stamps = [each.unix_ms for lane, each in snapshots.items() if lane in self.store.lanes]
         flags = self.degradation.flags
         config = self.config
+        managed = self.facts.managed()
         return status.Status(
             schema_version=status.VERSION,
             agent=self.agent(now),
             hostname=info[0],
             kernel=info[1],
-            mode="managed" if config.managed_server else "standalone",
+            mode="managed" if managed.server is not None else "standalone",
             healthy="host" in snapshots or "host" not in self.store.lanes,
             load_avg_1m=get("esnode_cpu_load_avg_1m"),
             load_avg_5m=get("esnode_cpu_load_avg_5m"),
@@ -331,13 +337,7 @@ class View:
             degradation_score=self.degradation.score,
             degradation_reasons=[flag.reason for flag in flags if flag.reason],
             tsdb=self.tsdb(),
-            managed=status.Managed(
-                config.managed_server and masked(config.managed_server),
-                config.managed_cluster_id,
-                config.managed_node_id,
-                None,
-                None,
-            ),
+            managed=managed,
             orchestrator=status.Orchestrator(
                 config.orchestrator.enabled,
                 not config.orchestrator.allow_public,
