@@ -40,7 +40,6 @@ AT_START = frozenset(
     (
         *("listen_address", "listen_socket_mode", "web_config_file"),
         *("enable_local_tsdb", "local_tsdb_path", "nvml_library"),
-        *("managed_server", "managed_cluster_id", "managed_node_id", "managed_join_token"),
         *("path_procfs", "path_sysfs", "path_rootfs", "orchestrator"),
     )
 )
