@@ -9,16 +9,7 @@ import typer
 
 from .. import config
 from ..config import Arguments
-
-#: Which keys turn a set on. What has to be asked for, such as detail, is no set's.
-SETS = {
-    "host": ("enable_cpu", "enable_memory", "enable_disk", "enable_network"),
-    "gpu": ("enable_gpu",),
-    "power": ("enable_power",),
-    "app": ("enable_app",),
-}
-#: What is turned off with a set, and not on with it.
-WITH = {"gpu": ("enable_gpu_amd",)}
+from ..sets import SETS, WITH, switches
 
 Name = Enum("Name", {name: name for name in (*SETS, "all")})  # type: ignore[misc]
 
@@ -45,13 +36,6 @@ def add(app: typer.Typer, arguments: Arguments) -> None:
     def disable(name: Name = SET) -> None:
         """Turn a set of metrics off, in the configuration's file."""
         turn(name, False)
-
-
-def switches(name: str, on: bool) -> dict[str, bool]:
-    """The keys to set, to turn a set or all of them on or off."""
-    names = SETS if name == "all" else (name,)
-    keys = [key for each in names for key in (*SETS[each], *(() if on else WITH.get(each, ())))]
-    return dict.fromkeys(keys, on)
 
 
 def listing(settings: config.Settings) -> str:
