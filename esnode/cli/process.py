@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
+import pwd
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,7 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from .. import config
+from ..state import state_directory
 
 PROC = Path("/proc")
 LISTEN = "0A"
@@ -93,6 +98,31 @@ class Started:
             return str(self._cwd / Path(named).expanduser())
         places = (str(self._cwd / path) for path in config.FILES)
         return next((path for path in places if self._see(path).exists()), None)
+
+    @property
+    def state(self) -> Path:
+        """The directory of what it keeps, which need not be there. Raises OSError."""
+        home = self.environment.get("HOME", "")
+        if not home:
+            with contextlib.suppress(KeyError):  # a user without a name
+                home = pwd.getpwuid(self.owner[0]).pw_dir
+        where = str(state_directory({**self.environment, "HOME": home}, make=False))
+        return Path(where) if self._root.samefile("/") else self._see(where)
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """Its user and group. Raises OSError."""
+        found = (PROC / str(self.pid)).stat()
+        return found.st_uid, found.st_gid
+
+    @property
+    def config(self) -> config.Config:
+        """Its configuration, as far as it is from its file, variables and flags. Raises
+        ConfigError."""
+        file = self.file and str(self._see(self.file))
+        return config.load(
+            msgspec.structs.replace(self.arguments, config=file or os.devnull), self.environment
+        ).config
 
     def _see(self, path: str) -> Path:
         return Path(f"{self._root}{path}")
