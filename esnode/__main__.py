@@ -33,6 +33,10 @@ Commands:
   disable-metric-set SET  turn one off
   gpu release        tell the running agent to let go of the GPUs for a while
   gpu attach         tell it to take them again
+  server connect     have a controller, ESNODE-Pulse, manage this node
+  server status      which one does, the last contact, and the state
+  server disconnect  make the node standalone again
+  disconnect         the same
   tsdb ls            the blocks of the local history
   tsdb stat          its bytes per sample, and the time it covers
   tsdb verify        whether it is damaged

@@ -20,6 +20,8 @@ COMMANDS = {
     "disable-metric-set": "profiles",
     "config": "configure",
     "gpu": "gpu",
+    "server": "server",
+    "disconnect": "server",
     "tsdb": "history",
     "xid": "xid",
     "completion": "completion",
