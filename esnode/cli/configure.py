@@ -66,9 +66,11 @@ def parse(word: str) -> tuple[str, Any]:
 
 def write(arguments: Arguments, values: Mapping[str, Any]) -> None:
     """Sets keys in the configuration's file, and says what comes of it. Raises ConfigError, and
-    OSError where it cannot be written."""
-    from . import edit
+    OSError where it cannot be written, or the node is managed."""
+    from . import edit, server
 
+    if reason := server.refusal(arguments):
+        raise edit.NotWritten(reason)
     path = edit.target(arguments.config, os.environ)
     agent = running(arguments)
     edit.change(path, values)
