@@ -27,7 +27,8 @@ from .collectors import COLLECTORS
 from .collectors import agent as own
 from .collectors.base import Collector
 from .collectors.nvidia.gpus import Gpus
-from .config import Config, Settings, parse_address
+from .config import SECRETS, Config, Settings, parse_address
+from .control import hide
 from .control.attachment import Control
 from .derive import Degradation
 from .dialects import TEXT
@@ -342,6 +343,9 @@ class Agent:
             return 1
         for warning in self.settings.warnings:
             log.warning("%s", warning)
+        for name in SECRETS:
+            if self.settings.origins.get(name, "").startswith("--"):
+                hide(self.settings.value(name) or "")
         if self.recorder:
             try:
                 self.recorder.start()
