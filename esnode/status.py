@@ -66,6 +66,19 @@ class Interface(Struct, frozen=True):
     drops_per_sec: float | None
 
 
+class Port(Struct, frozen=True):
+    """A port of an InfiniBand or RoCE adapter; errors are those of all kinds."""
+
+    device: str
+    port: str
+    up: bool | None
+    state: str | None
+    rate_bytes: float | None
+    rx_bytes_per_sec: float | None
+    tx_bytes_per_sec: float | None
+    errors_per_sec: float | None
+
+
 class PackagePower(Struct, frozen=True):
     package: str | None
     watts: float
@@ -248,12 +261,17 @@ class Status(Struct, frozen=True):
     swap_used_bytes: int | None
     disk_root_total_bytes: int | None
     disk_root_used_bytes: int | None
+    disk_read_bytes_per_sec: float | None
+    disk_written_bytes_per_sec: float | None
     disks: list[Disk] | None
     primary_nic: str | None
     net_rx_bytes_per_sec: float | None
     net_tx_bytes_per_sec: float | None
     net_drops_per_sec: float | None
     interfaces: list[Interface] | None
+    infiniband_rx_bytes_per_sec: float | None
+    infiniband_tx_bytes_per_sec: float | None
+    infiniband: list[Port] | None
     node_power_watts: float | None
     cpu_package_power_watts: list[PackagePower] | None
     cpu_temperatures: list[CpuTemperature] | None

@@ -269,12 +269,10 @@ class View:
     def build(self) -> status.Status:
         """The document of the newest tick."""
         snapshots = {**self._snapshots[-1], "agent": self.facts.own()}
-        now = Tick(snapshots, self._indexes)
-        before = self._snapshots[0] if len(self._snapshots) > 1 else {}
-        pair = Pair(now, Tick(before, self._indexes))
+        pair = self.pair(snapshots)
+        now = pair.now
         get = now.get
         info = next((labels for labels, _ in now.rows("esnode_node_info")), (None, None))
-        usage = [value for _, value in now.rows("esnode_cpu_usage_percent")]
         boot, clock = get("esnode_node_boot_time_seconds"), get("esnode_node_time_seconds")
         interfaces = list(interfaces_of(pair))
         nic = primary(now)
@@ -282,7 +280,7 @@ class View:
         root = next(
             (key for key in now.keys("esnode_disk_total_bytes") if key[0] == "/"), (None,) * 3
         )
-        stamps = [each.unix_ms for lane, each in snapshots.items() if lane in self.store.lanes]
+        stamps = self.stamps(snapshots)
         flags = self.degradation.flags
         config = self.config
         managed = self.facts.managed()
@@ -300,7 +298,7 @@ class View:
             last_scrape_unix_ms=max(stamps, default=None),
             last_errors=self.failures(),
             cpu_cores=whole(get("esnode_cpu_cores")),
-            cpu_util_percent=sum(usage) / len(usage) if usage else None,
+            cpu_util_percent=usage(now),
             mem_total_bytes=whole(get("esnode_memory_total_bytes")),
             mem_used_bytes=whole(get("esnode_memory_used_bytes")),
             mem_free_bytes=whole(get("esnode_memory_free_bytes")),
@@ -309,12 +307,17 @@ class View:
             swap_used_bytes=whole(get("esnode_swap_used_bytes")),
             disk_root_total_bytes=whole(get("esnode_disk_total_bytes", *root)),
             disk_root_used_bytes=whole(get("esnode_disk_used_bytes", *root)),
+            disk_read_bytes_per_sec=in_all(pair, "esnode_disk_read_bytes_total", is_own),
+            disk_written_bytes_per_sec=in_all(pair, "esnode_disk_written_bytes_total", is_own),
             disks=list(disks_of(pair)) if config.enable_disk else None,
             primary_nic=nic,
             net_rx_bytes_per_sec=next((each.rx_bytes_per_sec for each in of_nic), None),
             net_tx_bytes_per_sec=next((each.tx_bytes_per_sec for each in of_nic), None),
             net_drops_per_sec=next((each.drops_per_sec for each in of_nic), None),
             interfaces=interfaces if config.enable_network else None,
+            infiniband_rx_bytes_per_sec=in_all(pair, "esnode_infiniband_rx_bytes_total"),
+            infiniband_tx_bytes_per_sec=in_all(pair, "esnode_infiniband_tx_bytes_total"),
+            infiniband=list(ports_of(pair)) if config.enable_network else None,
             node_power_watts=get("esnode_node_power_watts"),
             cpu_package_power_watts=[
                 status.PackagePower(package, watts)
@@ -345,6 +348,15 @@ class View:
             ),
             gpus=self.gpus(pair),
         )
+
+    def pair(self, snapshots: Mapping[str, Snapshot]) -> Pair:
+        """The newest tick's snapshots with those of the tick before."""
+        before = self._snapshots[0] if len(self._snapshots) > 1 else {}
+        return Pair(Tick(snapshots, self._indexes), Tick(before, self._indexes))
+
+    def stamps(self, snapshots: Mapping[str, Snapshot]) -> list[int]:
+        """When the lanes were read, in Unix milliseconds."""
+        return [each.unix_ms for lane, each in snapshots.items() if lane in self.store.lanes]
 
     def agent(self, now: Tick) -> status.Agent:
         percent = None
@@ -617,6 +629,49 @@ def links_of(
         for (number, *_), value in rows[LINK_UP]
     ]
     return sorted(links, key=lambda each: each.link)
+
+
+def usage(now: Tick) -> float | None:
+    """The mean over all CPUs, in percent."""
+    values = [value for _, value in now.rows("esnode_cpu_usage_percent")]
+    return sum(values) / len(values) if values else None
+
+
+def in_all(
+    pair: Pair, name: str, counts: Callable[[str | None], bool] = lambda first: True
+) -> float | None:
+    """How fast a family's counters rise together, of the rows whose first label ``counts``; None
+    where one of them is not known."""
+    rates = [pair.rate(name, *labels) for labels, _ in pair.now.rows(name) if counts(labels[0])]
+    known = [rate for rate in rates if rate is not None]
+    return sum(known) if known and len(known) == len(rates) else None
+
+
+def is_own(device: str | None) -> bool:
+    """Whether a disk is none that is made of others, whose traffic is theirs as well."""
+    return not (device or "").startswith(("dm-", "md"))
+
+
+def ports_of(pair: Pair) -> Iterator[status.Port]:
+    now = pair.now
+    states = {labels[:2]: labels[2] for labels, on in now.rows("esnode_infiniband_state") if on}
+    errors: dict[Labels, list[float | None]] = {}
+    for labels in now.keys("esnode_infiniband_errors_total"):
+        rate = pair.rate("esnode_infiniband_errors_total", *labels)
+        errors.setdefault(labels[:2], []).append(rate)
+    for key in sorted({key[:2] for key in now.keys("esnode_infiniband_state")}, key=str):
+        known = [rate for rate in errors.get(key, ()) if rate is not None]
+        state = states.get(key)
+        yield status.Port(
+            device=key[0] or "",
+            port=key[1] or "",
+            up=None if state is None else state.lower() == "active",
+            state=state,
+            rate_bytes=now.get("esnode_infiniband_rate_bytes", *key),
+            rx_bytes_per_sec=pair.rate("esnode_infiniband_rx_bytes_total", *key),
+            tx_bytes_per_sec=pair.rate("esnode_infiniband_tx_bytes_total", *key),
+            errors_per_sec=sum(known) if known else None,
+        )
 
 
 def interfaces_of(pair: Pair) -> Iterator[status.Interface]:
