@@ -20,6 +20,7 @@ from . import status
 from ._fast.table import Layout, Snapshot
 from .config import Config
 from .derive import Degradation, Flag
+from .recent import Point
 from .sampler import Part
 from .store import Store
 from .xids import ACTIONS, XIDS
@@ -353,6 +354,34 @@ class View:
         """The newest tick's snapshots with those of the tick before."""
         before = self._snapshots[0] if len(self._snapshots) > 1 else {}
         return Pair(Tick(snapshots, self._indexes), Tick(before, self._indexes))
+
+    def point(self) -> Point:
+        """What is kept of the newest tick for the charts of the page."""
+        snapshots = self._snapshots[-1]
+        pair = self.pair(snapshots)
+        now = pair.now
+        nic = primary(now)
+        node = {
+            "cpu_util_percent": usage(now),
+            "mem_used_bytes": now.get("esnode_memory_used_bytes"),
+            "disk_read_bytes_per_sec": in_all(pair, "esnode_disk_read_bytes_total", is_own),
+            "disk_written_bytes_per_sec": in_all(pair, "esnode_disk_written_bytes_total", is_own),
+            "net_rx_bytes_per_sec": pair.rate("esnode_network_rx_bytes_total", nic),
+            "net_tx_bytes_per_sec": pair.rate("esnode_network_tx_bytes_total", nic),
+            "infiniband_rx_bytes_per_sec": in_all(pair, "esnode_infiniband_rx_bytes_total"),
+            "infiniband_tx_bytes_per_sec": in_all(pair, "esnode_infiniband_tx_bytes_total"),
+            "node_power_watts": now.get("esnode_node_power_watts"),
+        }
+        gpus = {
+            (key[0] or "", key[1]): {
+                "util_percent": now.get("esnode_gpu_utilization_percent", *key),
+                "memory_used_bytes": now.get("esnode_gpu_memory_used_bytes", *key),
+                "power_watts": now.get("esnode_gpu_power_watts", *key),
+                "temperature_celsius": now.get("esnode_gpu_temperature_celsius", *key),
+            }
+            for key in now.keys("esnode_gpu_up")
+        }
+        return Point(max(self.stamps(snapshots), default=0), node, gpus)
 
     def stamps(self, snapshots: Mapping[str, Snapshot]) -> list[int]:
         """When the lanes were read, in Unix milliseconds."""

@@ -32,7 +32,8 @@ LAYERS = {
     "client": ("__init__", "config", "status", "web"),
     "agent": (
         *("_fast", "collectors", "config", "control", "derive", "dialects", "host", "http"),
-        *("logs", "metrics", "reload", "rounds", "sampler", "sinks", "status", "store", "tsdb"),
+        *("logs", "metrics", "recent", "reload", "rounds", "sampler", "sinks", "status"),
+        *("store", "tsdb"),
         *("view", "__init__"),
     ),
     "reload": ("config",),
@@ -52,7 +53,8 @@ LAYERS = {
         *("_fast.table", "_fast.encode", "collectors.base", "config", "host", "metrics", "xids"),
     ),
     "rounds": ("_fast.table",),
-    "view": ("_fast.table", "config", "derive", "sampler", "status", "store", "xids"),
+    "view": ("_fast.table", "config", "derive", "recent", "sampler", "status", "store", "xids"),
+    "recent": (),
     "collectors": ("collectors",),
     "collectors.nvidia.*": (
         *("_fast", "collectors.base", "collectors.device", "collectors.nvidia"),
