@@ -35,6 +35,7 @@ from .dialects import TEXT
 from .host import Host
 from .http import server
 from .http.app import Application
+from .recent import Recent
 from .reload import Reload
 from .rounds import Rounds
 from .sampler import Lane, Part, Sampler
@@ -94,10 +95,12 @@ class Agent:
         self.derived = Lane(Degradation.lane, [self.degradation], interval, derived=True)
         self.view = View(config, self.store, self.degradation, self.facts())
         self.arrange()
-        self.rounds = Rounds(list(self.lanes), interval, self.derive, self.view.answer)
+        self.rounds = Rounds(list(self.lanes), interval, self.derive, self.answer)
         self.view.ask = self.rounds.ask
         self.control.document = self.view.get
         self.control.changed = lambda: self.change(self.reload.settings.config)
+        self.recent = Recent(interval)
+        self.recent.ask = self.rounds.ask
         self.application = Application(
             self.store,
             config,
@@ -106,6 +109,7 @@ class Agent:
             partial(export, self.recorder) if self.recorder else None,
             self.view.get,
         )
+        self.application.recent = self.recent.get
         streams = self.application.streams
         streams.ask = partial(self.view.get, partial(streams.publish, "status"))
         self.view.publish = streams.publish
@@ -202,6 +206,14 @@ class Agent:
             self.recorder.add(derived)
             self.recorder.add(self.own.read(True))
         self.view.tick({**snapshots, self.derived.name: derived})
+        if self.recent.is_due(derived.unix_ms):
+            self.recent.add(self.view.point())
+        self.recent.answer()
+
+    def answer(self) -> None:
+        """Somebody waits for the status, or for the last 15 minutes."""
+        self.view.answer()
+        self.recent.answer()
 
     def is_up(self, name: str) -> bool:
         """Whether a collector is up, as its row says."""

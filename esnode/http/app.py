@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import logging
 import math
 import time
@@ -13,8 +12,8 @@ from urllib.parse import parse_qsl
 
 from ..config import Config
 from ..dialects import Dialect
-from ..store import Store
-from . import events, export, negotiate
+from ..store import Page, Store
+from . import events, export, negotiate, page
 from .response import LONGEST, NO_STORE, TEXT_PLAIN, Headers, Refusal, Request, Respond, Response
 
 if TYPE_CHECKING:  # loaded only where there is a web configuration
@@ -49,6 +48,8 @@ class Application:
         self.collectors = collectors
         #: Has a function called with the document of /status, now or later.
         self.document = document
+        #: Has a function called with what /recent answers.
+        self.recent: Callable[[Callable[[bytes], None]], None] | None = None
         self.scrapes = 0
         #: Who may ask; None: everybody.
         self.access: Access | None = None
@@ -65,11 +66,15 @@ class Application:
             "/metrics": self.metrics,
             "/status": self.status,
             "/v1/status": self.status,
+            "/recent": self.last_minutes,
             "/healthz": self.healthz,
             "/readyz": self.readyz,
             export.PATH: self.exports.handle,
             events.PATH: self.streams.handle,
         }
+        paths = [path for path in self.routes if path not in ("/", "/v1/status")]
+        #: The page for people, compressed at most once for each encoding.
+        self.page = Page(page.document(version, paths), 0)
 
     def configure(self, config: Config, collectors: dict[str, bool]) -> None:
         """Takes another configuration; any thread may call it."""
@@ -190,21 +195,25 @@ class Application:
             raise Refusal(503, f"not read yet: {', '.join(waiting)}")
         respond(OK)
 
-    def index(self, request: Request, respond: Respond) -> None:
-        """A page that names the version and links the rest."""
-        version = html.escape(self.version)
-        links = "".join(
-            f'<li><a href="{path}">{path}</a></li>'
-            for path in self.routes
-            if path not in ("/", "/v1/status")
-        )
-        page = (
-            '<!doctype html><html lang="en"><meta charset="utf-8">'
-            f"<title>ESNODE-Core</title><h1>ESNODE-Core {version}</h1><ul>{links}</ul></html>\n"
-        )
-        headers = [("content-type", "text/html; charset=utf-8"), NO_STORE, *self.html_headers]
-        respond(Response(200, headers, page.encode()))
+    def last_minutes(self, request: Request, respond: Respond) -> None:
+        """The last 15 minutes of what the page charts."""
+        if self.recent is None:
+            raise Refusal(404, "nothing is kept here")
+        encoding = negotiate.encoding((request.headers.get("accept-encoding") or "")[:LONGEST])
+        headers = encoded_headers(encoding, *JSON)
+        self.recent(lambda data: respond(Response(200, headers, Page(data, 0).encoded(encoding))))
 
+    def index(self, request: Request, respond: Respond) -> None:
+        """The page for people, with links to the rest."""
+        encoding = negotiate.encoding((request.headers.get("accept-encoding") or "")[:LONGEST])
+        policy = ("content-security-policy", page.source().policy)
+        # A policy of the operator's own stays.
+        others = [policy if pair[0] == policy[0] else pair for pair in self.html_headers]
+        headers = encoded_headers(encoding, HTML, NO_STORE, *others)
+        respond(Response(200, headers, self.page.encoded(encoding)))
+
+
+HTML = ("content-type", "text/html; charset=utf-8")
 
 #: What a probe may ask without credentials.
 OPEN = "/healthz"
@@ -241,6 +250,12 @@ def security(set: Collection[tuple[str, str]]) -> tuple[Headers, Headers]:
     names = {name for name, _ in set}
     common = [*(pair for pair in HEADERS if pair[0] not in names), *set]
     return common, [pair for pair in HTML_HEADERS if pair[0] not in names]
+
+
+def encoded_headers(encoding: str, *headers: tuple[str, str]) -> Headers:
+    """The headers of an answer in some encoding."""
+    found = [*headers, ("vary", "accept-encoding")]
+    return found if encoding == "identity" else [*found, ("content-encoding", encoding)]
 
 
 @lru_cache
