@@ -20,6 +20,7 @@ Without a command: collect, and serve metrics over HTTP.
   --help       print this and exit
 
 Commands:
+  cli                the full-screen console: the node, its GPUs, profiles, the agent
   status [--watch]   the node on one screen
   check              whether the node is fit for work, as an exit code and one line
   events [--follow]  GPU errors and degradation: what happened, and what happens

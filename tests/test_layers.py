@@ -20,15 +20,15 @@ LAYERS = {
     "__init__": (),
     "__main__": ("config", "logs", "__init__", "agent", "cli"),
     "cli": (
-        *("agent", "catalog", "cli", "client", "config", "control", "sets", "state", "status"),
-        *("tsdb", "xids", "__init__"),
+        *("agent", "catalog", "cli", "client", "config", "console", "control", "sets", "state"),
+        *("status", "tsdb", "xids", "__init__"),
     ),
     # It tries for itself what the agent would read.
     "cli.diagnostics": (
         *("_fast.clock", "agent", "cli", "client", "collectors", "config", "host", "status"),
         *("tsdb.layout", "web"),
     ),
-    "console": ("config", "client", "status", "__init__", "console"),
+    "console": ("config", "client", "status", "cli.screen", "__init__", "console"),
     "client": ("__init__", "config", "status", "web"),
     "agent": (
         *("_fast", "collectors", "config", "control", "derive", "dialects", "host", "http"),

@@ -10,6 +10,7 @@ from ..config import Arguments, ConfigError
 #: The module of this package that has each sub-command; no other is loaded to run one. Its function
 #: `add(app, arguments)` adds what it has to the tree.
 COMMANDS = {
+    "cli": "console",
     "status": "status",
     "metrics": "metrics",
     "events": "events",
