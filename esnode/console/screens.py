@@ -58,7 +58,7 @@ def summary(name: str, status: Status) -> str:
     lacking = sum(each.enabled and each.up is False for each in status.agent.collectors)
     words = {
         "1": f"CPU {percent(status.cpu_util_percent)}",
-        "2": f"{DASH if status.gpus is None else len(gpus)} GPUs, {number(gpu_watts(status), 'W')}",
+        "2": f"{DASH if status.gpus is None else len(gpus)} GPUs, {gpu_power_text(status)}",
         "3": f"rx {rate(status.net_rx_bytes_per_sec)} tx {rate(status.net_tx_bytes_per_sec)}",
         "4": f"{number(status.app_tokens_per_watt, digits=2)} tokens/s per W",
         "6": f"{lacking} collectors not up" if lacking else "all up",
@@ -85,7 +85,7 @@ def node(scene: Scene) -> Page:
     disk = part(status.disk_root_used_bytes, status.disk_root_total_bytes)
     swap = share(status.swap_used_bytes, status.swap_total_bytes)
     swap = "none" if status.swap_total_bytes == 0 else swap
-    watts = [number(each, "W") for each in (package_watts(status), gpu_watts(status))]
+    packages = number(package_watts(status), "W")
     busy = [gpu.util_percent for gpu in status.gpus or () if gpu.util_percent is not None]
     lines = [
         labelled("Host", clean(status.hostname or DASH), f"   Linux {status.kernel or DASH}"),
@@ -120,7 +120,8 @@ def node(scene: Scene) -> Page:
         ),
         labelled(
             "Power",
-            f"node {number(status.node_power_watts, 'W')}   CPUs {watts[0]}   GPUs {watts[1]} ",
+            f"node {number(status.node_power_watts, 'W')}   CPUs {packages}"
+            f"   GPUs {gpu_power_text(status)} ",
             spark(scene, "node power", cells, None),
         ),
         labelled(
@@ -146,6 +147,16 @@ def node(scene: Scene) -> Page:
         if not status.cpu_package_power_watts and not status.cpu_temperatures:
             rows.append(Row([(f"   {DASH}", "dim")]))
     return Page(*OPTIONS["1"], [BLANK], rows, details=True)
+
+
+def gpu_power_text(status: Status) -> str:
+    """What the GPUs draw, and of how many of them that is known."""
+    gpus = status.gpus or []
+    known = [gpu.power_watts for gpu in gpus if gpu.power_watts is not None]
+    if not known:
+        return DASH
+    of = "" if len(known) == len(gpus) else f" ({len(known)} of {len(gpus)})"
+    return number(sum(known), "W") + of
 
 
 def troubled(status: Status, now_ms: int) -> int:
@@ -232,7 +243,7 @@ def gpu_power(scene: Scene) -> Page:
         labelled(
             "Power",
             f"node {number(status.node_power_watts, 'W')}   CPUs {packages}"
-            f"   GPUs {number(gpu_watts(status), 'W')} ",
+            f"   GPUs {gpu_power_text(status)} ",
             spark(scene, "gpu power", min(scene.width - 62, 60), None),
         ),
         BLANK,
@@ -394,10 +405,10 @@ def efficiency(scene: Scene) -> Page:
         ),
         labelled(
             "Power",
-            f"node {number(status.node_power_watts, 'W')}   GPUs {number(watts, 'W')}"
+            f"node {number(status.node_power_watts, 'W')}   GPUs {gpu_power_text(status)}"
             f"   GPUs' part {percent(part(watts, status.node_power_watts))}",
         ),
-        labelled("Idle GPUs", f"{number(idle_watts, 'W')} of GPUs that are 0 % busy"),
+        labelled("Idle GPUs", f"{number(idle_watts, 'W')} drawn by GPUs that do nothing"),
         BLANK,
     ]
     columns = [
@@ -768,7 +779,7 @@ def faults(scene: Scene, gpu: Gpu) -> list[Row]:
     if xid is None:
         return [*rows, Row(labelled("Last Xid", DASH), fixed=True)]
     when = text.clock(xid.unix_ms)
-    said = f"{xid.code} at {when}: {xid.meaning or 'no known code'}   do: {xid.action or DASH}"
+    said = f"{xid.code} at {when}: {xid.meaning or 'no known code'}; to do: {xid.action or DASH}"
     style = "red" if xid.action in text.SERIOUS else "yellow"
     for at, line in enumerate(folded(said, scene.width - LABEL_END - 1)):
         label = "" if at else "Last Xid"

@@ -1,0 +1,119 @@
+"""Keys, without a terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from esnode.console.frame import frame
+from esnode.console.view import SORTS, Act, View, press
+
+from .scenes import scene, seen, uuid
+
+
+def keyed(view: View, *keys: str, name: str = "busy") -> tuple[View, list[Act]]:
+    """After some keys; what was to be done meanwhile."""
+    found, acts = seen(name), []
+    for key in keys:
+        view, act = press(view, key, frame(scene(found, view)).extent)
+        if act:
+            acts.append(act)
+    return view, acts
+
+
+@pytest.mark.parametrize("screen", "123456789")
+def test_a_number_and_enter_open_a_screen_and_f12_leads_back(screen: str) -> None:
+    view, acts = keyed(View(), screen, "enter")
+    assert (view.screen, view.typed, acts) == (screen, "", [])
+    assert keyed(view, "f12")[0].screen == "0"
+    assert keyed(View(), *["down"] * (int(screen) - 1), "enter")[0].screen == screen
+
+
+def test_back_goes_the_way_one_came() -> None:
+    view, _ = keyed(View(), "2", "enter", "down", "f9")
+    assert (view.screen, view.gpu) == ("9", uuid(1))
+    view, _ = keyed(view, "right", "right", "left")
+    assert view.gpu == uuid(2)
+    view, _ = keyed(view, "f12")
+    assert view.screen == "2"
+    view, _ = keyed(view, "f12", "f12")
+    assert view.screen == "0" and view.message
+
+
+@pytest.mark.parametrize("keys", [["f3"], ["q"], ["9", "0", "enter"], ["7", "enter", "f3"]])
+def test_ways_out(keys: list[str]) -> None:
+    assert keyed(View(), *keys)[1][-1] == Act("exit")
+
+
+def test_an_unknown_option_is_said() -> None:
+    view, _ = keyed(View(), "4", "7", "enter")
+    assert "47" in view.message and view.typed == "" and view.screen == "0"
+
+
+def test_help_comes_and_goes() -> None:
+    view, _ = keyed(View(screen="4"), "f1")
+    assert view.help
+    assert not keyed(view, "f1")[0].help
+    assert keyed(view, "f12")[0] == View(screen="4")
+    assert keyed(view, "?")[0].help is False
+
+
+def test_the_filter_is_typed_kept_and_dropped() -> None:
+    view, _ = keyed(View(screen="2"), "/", *"lostq", "backspace")
+    assert (view.filter, view.filtering) == ("lost", True)
+    view, _ = keyed(view, "enter")
+    assert (view.filter, view.filtering) == ("lost", False)
+    opened, _ = keyed(view, "enter")
+    assert opened.gpu == uuid(3)  # the only row that is left
+    assert keyed(view, "f12")[0].filter == ""
+    assert keyed(view.to(filtering=True), "f12")[0].filter == ""
+
+
+def test_sorting_goes_through_the_columns() -> None:
+    view, names = View(screen="2"), []
+    for _ in SORTS:
+        view, _ = keyed(view, "f6")
+        names.append(view.sort)
+    assert sorted(names) == sorted(SORTS) and view.sort == "gpu"
+    assert keyed(view, "f7")[0].descending
+    assert keyed(View(screen="3"), "f6")[0].message
+
+
+def test_moving_keeps_the_chosen_row_on_the_screen() -> None:
+    view = View(screen="2", height=14)
+    for keys in (["down"] * 40, ["up"] * 40, ["pagedown"] * 3, ["pageup"], ["end"], ["home"]):
+        for key in keys:
+            view, _ = keyed(view, key)
+            extent = frame(scene(seen("busy"), view)).extent
+            assert view.top <= view.at < view.top + extent.room
+            assert extent.picks[view.at]
+    assert (view.at, view.top) == (0, 0)
+    assert keyed(View(screen="2", height=14), "end")[0].at == 15
+
+
+def test_a_screen_without_choices_scrolls() -> None:
+    view, _ = keyed(View(screen="9"), "down", "down", "pagedown")
+    assert view.top > 2
+    view, _ = keyed(view, *["pagedown"] * 9, "up")
+    bottom = view.top
+    assert keyed(view, "home")[0].top == 0 < bottom
+
+
+def test_the_form_gathers_address_and_token() -> None:
+    view, acts = keyed(View(screen="7"), *"h0st:1", "enter", *"q?/ 9", "enter", name="small-vm")
+    (act,) = acts
+    assert (act.what, act.address, act.token) == ("connect", "h0st:1", "q?/ 9")
+    assert "q?/" not in repr(act)
+    view, acts = keyed(View(screen="7"), "enter", name="small-vm")
+    assert "HOST:PORT" in view.message and not acts
+    view, _ = keyed(View(screen="7", token="t"), "tab", "tab", "1", "enter", name="small-vm")
+    assert (view.screen, view.token) == ("1", "")
+
+
+def test_a_managed_node_has_no_form_and_says_why() -> None:
+    view, acts = keyed(View(screen="7", address="other:1"), "enter", "enter", name="managed")
+    assert "disconnect" in view.message and not acts
+
+
+def test_enter_on_a_profile_turns_it() -> None:
+    _, acts = keyed(View(screen="5"), "enter", "down", "space", name="small-vm")
+    assert acts == [Act("pick", "set:host"), Act("pick", "key:enable_cpu")]
