@@ -205,8 +205,8 @@ def test_help_of_every_command(path: tuple[str, ...], capsys: pytest.CaptureFixt
         (["profiles"], ["tomlkit", "esnode.collectors", "esnode.tsdb", "rich", "http.client"]),
         (["config", "show"], ["tomlkit", "esnode.collectors", "esnode.tsdb", "rich"]),
         (["xid", "79"], ["tomlkit", "esnode.collectors", "esnode.tsdb", "rich"]),
-        (["--version"], ["typer", "tomlkit", "esnode.cli"]),
-        (["--help"], ["typer", "tomlkit", "esnode.cli"]),
+        (["--version"], ["typer", "tomlkit", "prompt_toolkit", "esnode.cli", "esnode.console"]),
+        (["--help"], ["typer", "tomlkit", "prompt_toolkit", "esnode.cli", "esnode.console"]),
     ],
 )
 def test_a_command_loads_only_what_it_needs(words: list[str], unwanted: list[str]) -> None:

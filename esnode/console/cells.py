@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any, NamedTuple
 
 from prompt_toolkit.utils import get_cwidth
@@ -115,11 +116,11 @@ def trend(values: Sequence[float | None], cells: int, most: float | None = None)
     """The newest values, a cell each, from 0 to ``most`` or to the largest of them; what is unknown
     is left free."""
     shown = list(values)[-cells:] if cells > 0 else []
-    known = [value for value in shown if value is not None]
+    known = [value for value in shown if value is not None and isfinite(value)]
     top = most if most is not None else max(known, default=0.0)
     bars = []
     for value in shown:
-        if value is None:
+        if value is None or not isfinite(value):
             bars.append(" ")
         else:
             part = min(max(value / top, 0.0), 1.0) if top > 0 else 0.0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ..cli import screen as text
 from ..cli.screen import DASH, Line, health, number, part, percent, rate, share, size, span
 from ..status import Disk, Failure, Gpu, Interface, Link, MigDevice, Process, Status
-from .cells import Column, clean, fit, folded, table, width
+from .cells import Column, clean, cut, fit, folded, table, width
 from .page import BLANK, Page, Row, Scene, input_line, labelled, section, spark, yes
 from .seen import Profile, gpu_watts, ident, package_watts, sum_of
 from .view import MENU
@@ -112,7 +112,8 @@ def node(scene: Scene) -> Page:
         ),
         labelled(
             "Network",
-            f"{clean(status.primary_nic or DASH)}   rx {rate(status.net_rx_bytes_per_sec):>7} ",
+            f"{cut(clean(status.primary_nic or DASH), 9)}",
+            f"   rx {rate(status.net_rx_bytes_per_sec):>7} ",
             spark(scene, "rx", cells // 2, None),
             f"  tx {rate(status.net_tx_bytes_per_sec):>7} ",
             spark(scene, "tx", cells // 2, None),
@@ -122,7 +123,7 @@ def node(scene: Scene) -> Page:
             "Power",
             f"node {number(status.node_power_watts, 'W')}   CPUs {packages}"
             f"   GPUs {gpu_power_text(status)} ",
-            spark(scene, "node power", cells, None),
+            spark(scene, "node power", cells // 2, None),
         ),
         labelled(
             "GPUs",
@@ -244,7 +245,7 @@ def gpu_power(scene: Scene) -> Page:
             "Power",
             f"node {number(status.node_power_watts, 'W')}   CPUs {packages}"
             f"   GPUs {gpu_power_text(status)} ",
-            spark(scene, "gpu power", min(scene.width - 62, 60), None),
+            spark(scene, "gpu power", min(scene.width - 67, 60), None),
         ),
         BLANK,
         head,

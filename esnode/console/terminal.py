@@ -101,7 +101,7 @@ def bindings(session: Session) -> KeyBindings:
     for name in (*NAMES, "<sigint>"):
         keys.add(name, eager=True)(press if name in NAMES else lambda event: session.press("f3"))
 
-    @keys.add(Keys.BracketedPaste)
+    @keys.add(Keys.BracketedPaste, eager=True)
     def paste(event: KeyPressEvent) -> None:
         if session.view.focus or session.view.filtering:
             for letter in event.data:
