@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -167,13 +168,26 @@ def leave(app: Application[None]) -> None:
 
 
 def run(session: Session) -> int:
-    """Until the operator leaves; the exit code."""
+    """Until the operator leaves, or a signal says so; the exit code."""
     session.view = session.view.to(ascii=not is_unicode(sys.stdout))
     app = application(session)
+    code = 0
+
+    def end(number: int) -> None:
+        nonlocal code
+        code = 128 + number
+        leave(app)
+
+    def begin() -> None:
+        assert app.loop is not None
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            app.loop.add_signal_handler(number, end, number)
+        session.start()
+
     try:
-        app.run(pre_run=session.start, set_exception_handler=False)
+        app.run(pre_run=begin, set_exception_handler=False)
     except EOFError:  # the terminal has gone
         return 1
     finally:
         session.stop()
-    return 0
+    return code

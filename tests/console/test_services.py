@@ -1,0 +1,130 @@
+"""What the command gives the console: profiles in the file, events, connecting."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from esnode.cli import console
+from esnode.client import Message, NoAnswer
+from esnode.config import Arguments, parse_arguments
+from tests.running import free_port
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in [name for name in os.environ if name.startswith("ESNODE_")]:
+        monkeypatch.delenv(name)
+    path = tmp_path / "esnode.toml"
+    path.write_text("# ours\nenable_disk = true  # kept\n")
+    return path
+
+
+def arguments(file: Path) -> Arguments:
+    address = f"127.0.0.1:{free_port()}"
+    return parse_arguments(["--config", str(file), "--listen-address", address, "cli"])
+
+
+def test_profiles_say_where_a_value_is_from(file: Path) -> None:
+    found, problem = console.profiles(arguments(file))
+    assert not problem
+    by_key = {each.key: each for each in found}
+    assert (by_key["enable_disk"].set, by_key["enable_disk"].on) == ("host", True)
+    assert by_key["enable_disk"].origin == str(file)
+    assert by_key["enable_gpu"].origin == "default"
+    file.write_text("enable_disk = 3\n")
+    found, problem = console.profiles(arguments(file))
+    assert not found and "enable_disk" in problem
+
+
+def test_turning_saves_and_keeps_the_rest_of_the_file(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = console.turn(arguments(file), "key:enable_disk", False)
+    assert "enable_disk is turned off" in said
+    assert file.read_text() == "# ours\nenable_disk = false  # kept\n"
+    assert "power is turned off" in console.turn(arguments(file), "set:power", False)
+    assert "enable_power = false" in file.read_text()
+    assert capsys.readouterr() == ("", "")  # the terminal is the console's
+
+
+def test_a_flag_that_counts_more_is_said(file: Path) -> None:
+    words = ["--config", str(file), "--no-enable-disk", "cli"]
+    said = console.turn(parse_arguments(words), "key:enable_disk", True)
+    assert "--enable-disk counts more" in said
+
+
+def test_a_file_that_cannot_be_written_is_said(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+    with pytest.raises((OSError, console.ConfigError), match=r"esnode\.toml"):
+        console.turn(arguments(file), "key:enable_disk", False)
+
+
+def test_a_url_makes_profiles_another_nodes(file: Path) -> None:
+    found = console.services(arguments(file), "http://127.0.0.1:9")
+    assert found.profiles() == ([], console.ELSEWHERE)
+    with pytest.raises(NoAnswer):
+        found.ask()
+
+
+def test_without_managed_mode_connecting_says_so(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(console.COMMANDS, "server", raising=False)
+    assert console.refusal(arguments(file)) == ""
+    with pytest.raises(console.Undone, match="cannot connect"):
+        console.connect(arguments(file), "h:1", "token")
+
+
+def test_connecting_is_the_commands_and_hides_the_token(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands for the interpreter writes down what it is given."""
+    monkeypatch.setitem(console.COMMANDS, "server", "server")
+    seen = tmp_path / "seen"
+    program = tmp_path / "python"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" > {seen}\ncat >> {seen}\n'
+        'case "$*" in *good:1*) echo connected to good:1;;\n'
+        "*) echo 'esnode-core: not connected: refused' >&2; exit 1;; esac\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(console.sys, "executable", str(program))
+    assert console.connect(arguments(file), "good:1", "s3cr3t") == "connected to good:1"
+    words, token = seen.read_text().splitlines()
+    assert token == "s3cr3t" and "s3cr3t" not in words
+    assert f"--config={file}" in words and "server connect --address good:1" in words
+    with pytest.raises(console.Undone, match=r"^not connected: refused$"):
+        console.connect(arguments(file), "bad:1", "")
+
+
+def test_flags_are_passed_on_without_secrets() -> None:
+    words = ["--managed-join-token", "s3cr3t", "--no-enable-gpu", "--scrape-interval", "2s", "cli"]
+    assert list(console.flags(parse_arguments(words))) == [
+        "--enable-gpu=false",
+        "--scrape-interval=2.0",
+    ]
+
+
+def message(kind: str, data: object) -> Message:
+    return Message("1", kind, json.dumps(data).encode())
+
+
+def test_events_become_lines() -> None:
+    data = {"unix_ms": 5000, "gpu": "3", "uuid": "GPU-3", "kind": "xid", "code": 79,
+            "meaning": "off the\x1b[2J bus", "action": "reboot", "text": None}  # fmt: skip
+    found = console.entry(message("gpu", data))
+    assert found and (found.unix_ms, found.gpu) == (5000, "GPU-3")
+    text = "".join(piece for piece, _ in found.line)
+    assert "GPU 3" in text and "Xid 79" in text and "\x1b" not in text
+    flag = {"unix_ms": 1, "flag": "disk_degradation_latency", "labels": {"device": "sda"},
+            "degraded": True, "reason": "slow", "score": 10}  # fmt: skip
+    found = console.entry(message("degradation", flag))
+    assert found and found.gpu is None
+    for odd in (message("gpu", []), message("gap", {}), Message("1", "gpu", b"{"),
+                message("gpu", {"unix_ms": "x"})):  # fmt: skip
+        assert console.entry(odd) is None
