@@ -31,7 +31,7 @@ from esnode.dialects import TEXT
 from esnode.sampler import Lane
 from tests import bighost
 
-from . import events, gpus, history, plain, series, status
+from . import console, events, gpus, history, plain, series, status
 from .figures import (
     CC,
     FAULTS,
@@ -277,6 +277,7 @@ FIGURES = (
     *history.FIGURES,
     *status.FIGURES,
     *events.FIGURES,
+    *console.FIGURES,
 )
 
 
