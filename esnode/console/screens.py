@@ -77,7 +77,7 @@ def node(scene: Scene) -> Page:
     if status is None:
         return silent(scene, "1")
     wide = scene.width >= 110
-    cells = 40 if wide else 16
+    cells = 40 if wide else 10
     loads = (status.load_avg_1m, status.load_avg_5m, status.load_avg_15m)
     load = " ".join(number(each, digits=2) for each in loads)
     hottest = max((each.celsius for each in status.cpu_temperatures or ()), default=None)
@@ -95,7 +95,7 @@ def node(scene: Scene) -> Page:
             "CPU",
             f"{percent(status.cpu_util_percent):>6} ",
             spark(scene, "cpu", cells),
-            f"  {number(status.cpu_cores)} cores   load {load}   {number(hottest, '°C')}",
+            f"  {number(status.cpu_cores)} cores  load {load}  {number(hottest, '°C')}",
         ),
         labelled(
             "Memory",
@@ -322,7 +322,7 @@ def network_disk(scene: Scene) -> Page:
     rows += [] if nets else [Row([(f" {DASH}", "dim")])]
     disks = sorted(status.disks or [], key=text.weight)
     columns = [
-        Column("MOUNT", 16, lambda disk: disk.mount or DASH, lambda disk: "bold", align="<"),
+        Column("MOUNT, DISK", 16, place, lambda disk: "bold", align="<"),
         Column("DEVICE", 10, lambda disk: disk.device or DASH, least=100, align="<"),
         Column("FULL", 5, lambda disk: percent(used(disk)), full),
         Column("USED/TOTAL", 15, lambda disk: share(disk.used_bytes, disk.total_bytes)),
@@ -349,6 +349,11 @@ def down(each: Interface) -> str:
 
 def dropping(each: Interface) -> str:
     return "yellow" if each.drops_per_sec else ""
+
+
+def place(disk: Disk) -> str:
+    """Where it is mounted; of one that is not, which it is."""
+    return disk.mount or disk.device or DASH
 
 
 def used(disk: Disk) -> float | None:

@@ -18,6 +18,7 @@ from prompt_toolkit.layout import Layout, UIContent, UIControl, Window
 from prompt_toolkit.output import ColorDepth, Output
 from prompt_toolkit.styles import Style
 
+from .cells import line_width
 from .session import Session
 
 #: Seconds between two redraws where nothing happens: ages are shown.
@@ -25,7 +26,7 @@ SECONDS = 1.0
 
 STYLE = Style(
     [
-        ("screen", "ansigreen bg:ansiblack"),
+        ("", "ansigreen bg:ansiblack"),
         ("bold", "ansibrightgreen bold"),
         ("title", "ansibrightgreen bold"),
         ("dim", "ansigreen"),
@@ -78,6 +79,8 @@ class Screen(UIControl):
             [(" ".join(f"class:{each}" for each in style.split()), text) for text, style in line]
             for line in frame.lines
         ]
+        for line, shown in zip(lines, frame.lines, strict=True):
+            line.append(("", " " * (width - line_width(shown))))
         row, column = frame.cursor
         return UIContent(
             get_line=lambda at: [*lines[at]],
@@ -133,7 +136,7 @@ def application(
 ) -> Application[None]:
     """Draws the session, and gives it the keys."""
     app: Application[None] = Application(
-        layout=Layout(Window(Screen(session), style="class:screen", always_hide_cursor=False)),
+        layout=Layout(Window(Screen(session))),
         key_bindings=bindings(session),
         style=STYLE,
         include_default_pygments_style=False,
