@@ -23,7 +23,7 @@ CONNECTIONS = 16
 RATE = 5000
 
 
-def derived(bench: Bench) -> Iterator[Row]:
+def status_derived(bench: Bench) -> Iterator[Row]:
     """Degradation, and the document while somebody asks, on a host of 256 cores with 16 GPUs."""
     with TemporaryDirectory() as root:
         bighost.write(Path(root))
@@ -39,15 +39,15 @@ def derived(bench: Bench) -> Iterator[Row]:
             agent.view.build()
             build.append(time.perf_counter() - start)
         agent.stop_collectors()
-        for gpus in agent.gpus:
-            gpus.close()
+        if agent.gpus:
+            agent.gpus.close()
         fake.reset()
     what = "degradation of a tick, 256 cores and 16 GPUs"
     yield within(what, seconds, statistics.median(derive), 1e-3)
     yield Row("  the document, while somebody asks", seconds(statistics.median(build)))
 
 
-def served(bench: Bench) -> Iterator[Row]:
+def status_served(bench: Bench) -> Iterator[Row]:
     """The time from one document to the next, over connections that are kept alive."""
     fake = Fake(library(), state=bench.directory / "nvml-served")
     fake.set_gpus(["H100"] * 8)
@@ -65,4 +65,4 @@ def served(bench: Bench) -> Iterator[Row]:
     )
 
 
-FIGURES = (derived, served)
+FIGURES = (status_derived, status_served)

@@ -57,9 +57,11 @@ def snapshot(monotonic: float | None = None) -> Snapshot:
     return Table([]).freeze(time.monotonic() if monotonic is None else monotonic, 0)
 
 
-def test_a_round_is_closed_when_the_last_lane_is_in(handled: Handled, make: Made) -> None:
+def test_a_round_is_closed_when_the_last_lane_is_in(
+    handled: Handled, make: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esnode.rounds.PATIENCE", 3600)
     rounds = make("a", "b")
-    rounds.patience = 3600
     for count in (1, 2, 3):
         rounds.add("a", snapshot())
         rounds.add("b", snapshot())
@@ -69,14 +71,16 @@ def test_a_round_is_closed_when_the_last_lane_is_in(handled: Handled, make: Made
     assert threading.get_ident() not in handled.threads
 
 
-def test_a_lane_that_hangs_costs_one_wait(handled: Handled, make: Made) -> None:
+def test_a_lane_that_hangs_costs_one_wait(
+    handled: Handled, make: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esnode.rounds.PATIENCE", 0.2)
     rounds = make("a", "b")
-    rounds.patience = 0.2
     start = time.monotonic()
     rounds.add("a", snapshot())
     wait_for(lambda: len(handled.rounds) == 1, "the first round")
     assert time.monotonic() - start >= 0.2
-    rounds.patience = 3600  # from now on it is not waited for
+    monkeypatch.setattr("esnode.rounds.PATIENCE", 3600)  # from now on it is not waited for
     rounds.add("a", snapshot())
     wait_for(lambda: len(handled.rounds) == 2, "the second round")
     assert handled.rounds == [{"a"}, {"a"}]
