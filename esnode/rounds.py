@@ -13,8 +13,10 @@ log = logging.getLogger(__name__)
 
 #: Seconds that a round waits at most for lanes after its first one.
 PATIENCE = 1.0
-#: Intervals without any lane after which a round is closed all the same.
+#: Intervals without any lane after which a round is closed all the same, and seconds before the
+#: first one: who asks for the status of an agent that has just started is to get an answer.
 SILENCE = 1.5
+FIRST = 1.0
 #: A snapshot is left out when its lane has missed this many intervals, and at least this time.
 MISSED = 3
 LEAST = 1.0
@@ -27,8 +29,9 @@ class Rounds:
     """Closes a round when every lane has delivered its tick, or soon after the first one has.
 
     A lane that was not heard of in the last round is not waited for; what comes late counts for the
-    round after. ``handle`` is called with the newest snapshots of the lanes that are still heard
-    of, and ``answer`` after :meth:`ask`; both on this thread, never at the same time.
+    round after, but a lane's first snapshot has a round of its own then. ``handle`` is called with
+    the newest snapshots of the lanes that are still heard of, and ``answer`` after :meth:`ask`;
+    both on this thread, never at the same time.
     """
 
     def __init__(
@@ -48,6 +51,9 @@ class Rounds:
         self._fresh: set[str] = set()
         self._opened: float | None = None
         self._closed = time.monotonic()
+        self._begun = False
+        #: Whether the round is for a lane alone whose first snapshot was late.
+        self._alone = False
         self._asked = False
         self._stopping = False
         self._lock = threading.Lock()
@@ -73,12 +79,15 @@ class Rounds:
     def add(self, lane: str, snapshot: Snapshot) -> None:
         """Takes a lane's snapshot of a tick; any thread may call it."""
         with self._lock:
+            is_known = lane in self._newest
             self._newest[lane] = snapshot
             self._heard.add(lane)
-            if snapshot.monotonic <= self._closed:  # its round is over
-                return
-            self._fresh.add(lane)
             is_first = self._opened is None
+            if snapshot.monotonic <= self._closed:  # its round is over
+                if is_known:
+                    return
+                self._alone |= is_first
+            self._fresh.add(lane)
             if is_first:
                 self._opened = time.monotonic()
             if is_first or self._expected <= self._fresh:
@@ -99,15 +108,21 @@ class Rounds:
     def _due(self) -> float:
         """When the round is to be closed, in monotonic seconds. The lock is held."""
         if self._opened is None:
-            return self._closed + SILENCE * self.interval + self.patience
-        return self._opened + (0 if self._expected <= self._fresh else self.patience)
+            silence = SILENCE * self.interval + self.patience
+            return self._closed + (silence if self._begun else min(silence, FIRST))
+        if self._alone or self._expected <= self._fresh:
+            return self._opened
+        return self._opened + self.patience
 
     def _take(self, now: float) -> Snapshots:
         """Closes the round. The lock is held."""
-        self._expected, self._heard = self._heard or self._expected, set()
+        others = self._expected if self._alone or not self._heard else set()
+        self._expected, self._heard = self._heard | others, set()
+        self._alone = False
         self._fresh.clear()
         self._opened = None
         self._closed = now
+        self._begun = True
         oldest = now - max(MISSED * self.interval, LEAST)
         return {
             lane: snapshot

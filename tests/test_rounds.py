@@ -39,7 +39,8 @@ def handled() -> Handled:
 
 
 @pytest.fixture
-def make(handled: Handled) -> Iterator[Made]:
+def make(handled: Handled, monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
+    monkeypatch.setattr("esnode.rounds.FIRST", 3600)  # no round but for the lanes
     made: list[Rounds] = []
 
     def rounds(*lanes: str, interval: float = 3600) -> Rounds:
@@ -100,14 +101,35 @@ def test_what_is_too_old_is_left_out(handled: Handled, make: Made) -> None:
     rounds = make("a", "b", interval=1)
     rounds.add("b", snapshot(time.monotonic() - 5))
     rounds.add("a", snapshot())
-    wait_for(lambda: len(handled.rounds) >= 1, "a round")
-    assert handled.rounds[0] == {"a"}
+    wait_for(lambda: {"a"} in handled.rounds, "a round")
+    assert not any("b" in each for each in handled.rounds)
 
 
 def test_rounds_go_on_when_every_lane_hangs(handled: Handled, make: Made) -> None:
     make("a", interval=0.1)
     wait_for(lambda: len(handled.rounds) >= 2, "rounds without a lane")
     assert handled.rounds[0] == set()
+
+
+def test_the_first_round_is_soon_and_what_was_late_for_it_is_not_left_for_the_next_tick(
+    handled: Handled, make: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esnode.rounds.FIRST", 0.1)
+    monkeypatch.setattr("esnode.rounds.PATIENCE", 3600)
+    began = time.monotonic()
+    rounds = make("host", "gpu")
+    wait_for(lambda: len(handled.rounds) == 1, "a round without a lane")
+    rounds.add("host", snapshot(began))
+    wait_for(lambda: len(handled.rounds) == 2, "a round for one")
+    rounds.add("gpu", snapshot(began))
+    wait_for(lambda: len(handled.rounds) == 3, "a round for the other")
+    assert handled.rounds == [set(), {"host"}, {"host", "gpu"}]
+    rounds.add("gpu", snapshot(began))  # now it is of a round that is over
+    rounds.add("host", snapshot())  # and both are waited for
+    time.sleep(0.05)
+    assert len(handled.rounds) == 3
+    rounds.add("gpu", snapshot())
+    wait_for(lambda: len(handled.rounds) == 4, "the round of the next tick")
 
 
 def test_answers_do_not_wait_for_a_round(handled: Handled, make: Made) -> None:
