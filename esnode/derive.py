@@ -429,7 +429,7 @@ class Rules:
                 return ""
             return (
                 f"swap: {number(rate)} bytes a second swapped in and out {self.within}"
-                f" (threshold {limit:g})"
+                f" (threshold {number(limit)})"
             )
 
         return Check(SWAP.name, SWAP, (), judge)
@@ -588,7 +588,7 @@ class Rules:
 
 def number(value: float) -> str:
     """A measured number with three digits."""
-    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
+    return f"{value:.0f}" if value >= 999.5 else f"{value:.3g}"
 
 
 def is_grave(code: str) -> bool:

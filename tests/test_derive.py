@@ -11,7 +11,7 @@ from esnode._fast.table import Snapshot, Table
 from esnode.collectors import COLLECTORS
 from esnode.collectors.nvidia import readings
 from esnode.config import Config
-from esnode.derive import COUNTERS, GAUGES, SAMPLED, SLOWDOWNS, WEIGHTS, Degradation
+from esnode.derive import COUNTERS, GAUGES, SAMPLED, SLOWDOWNS, WEIGHTS, Degradation, number
 from esnode.host import Host
 from esnode.sampler import Lane
 
@@ -482,3 +482,11 @@ def test_what_the_rules_look_at_is_what_the_collectors_have() -> None:
         assert METRICS[name].kind == "counter"
     for name in SAMPLED | GAUGES:
         assert METRICS[name].kind == "gauge"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.12345, "0.123"), (99.96, "100"), (999.7, "1000"), (1 << 20, "1048576")],
+)
+def test_numbers_are_written_without_powers(value: float, text: str) -> None:
+    assert number(value) == text
