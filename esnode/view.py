@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -32,6 +32,7 @@ NEWEST = 10
 
 _PARTITION = re.compile(r"(.*\d)p\d+|([a-z]+)\d+")
 
+T = TypeVar("T")
 Labels = tuple[str | None, ...]
 #: Labels of a family's rows, and where these are in the snapshot.
 Family = dict[Labels, int]
@@ -182,18 +183,24 @@ class View:
         #: CPU time of the agent at the last two ticks, with the moment: both in seconds.
         self._cpu: tuple[tuple[float, float], ...] = ()
         self._xid_times: dict[tuple[str, float], tuple[float | None, float | None]] = {}
+        #: The PCI addresses of GPUs by their UUIDs, as the document has them.
+        self._places: dict[str | None, str | None] = {}
+        self._layout: Layout | None = None
         self._asked = False
-        self._waiting: list[Callable[[bytes], None]] = []
+        #: Who waits for the document: what is called with it, or when it cannot be made.
+        self._waiting: list[tuple[Callable[[bytes], None], Callable[[], None]]] = []
+        #: Why it could not be made the last time.
+        self._fault = ""
         self._lock = threading.Lock()
 
-    def get(self, answer: Callable[[bytes], None]) -> None:
+    def get(self, answer: Callable[[bytes], None], fail: Callable[[], None] = lambda: None) -> None:
         """Calls ``answer`` with the document of the newest tick: now, or as soon as there is one,
-        on another thread."""
+        on another thread; ``fail`` when it cannot be made."""
         self._asked = True
         document = self.document
         if document is None:
             with self._lock:  # it is given to all who wait after it has been kept
-                self._waiting.append(answer)
+                self._waiting.append((answer, fail))
             self.ask()
             return
         answer(document)
@@ -202,6 +209,7 @@ class View:
         """Takes a tick's snapshots."""
         self._snapshots = (*self._snapshots[-1:], snapshots)
         self._cpu = (*self._cpu[-1:], (time.monotonic(), time.process_time()))
+        self.locate(snapshots.get("gpu"))
         for change in self.degradation.changes:
             self.publish("degradation", self.event(change))
         listened = self.listened()
@@ -215,18 +223,24 @@ class View:
 
     def answer(self) -> bytes | None:
         """Makes the document, unless it is made, and gives it to those who wait for it; None before
-        the first tick."""
+        the first tick, and when it cannot be made."""
         if not self._snapshots:
             return None
         document = self.document
         if document is None:
-            document = ENCODER.encode(self.build())
+            try:
+                document = encoded(self.build())
+                self._fault = ""
+            except Exception as error:  # who waits is told, and the log once
+                if repr(error) != self._fault:
+                    log.exception("the status cannot be made")
+                self._fault = repr(error)
         with self._lock:
             self.document = document
             waiting, self._waiting = self._waiting, []
-        for answer in waiting:
+        for answer, fail in waiting:
             try:
-                answer(document)
+                fail() if document is None else answer(document)
             except Exception:  # the others wait, too
                 log.exception("a request failed")
         return document
@@ -244,6 +258,16 @@ class View:
             }
         )
 
+    def locate(self, gpus: Snapshot | None) -> None:
+        """Keeps where GPUs are on the bus; those that have gone stay, for what is told of them."""
+        if gpus is None or gpus.layout is self._layout:
+            return
+        self._layout = gpus.layout
+        place = 2 + IDENTITY.index("pci_bus_id")
+        for metric, labels in gpus.layout.rows:
+            if metric.name == INFO:
+                self._places[labels[1]] = labels[place]
+
     def tell(self, event: Any, gpu: int | None) -> None:
         """Publishes what has happened to a GPU, or a switch; any thread may call it."""
         meaning, action = explained(event.code) if event.kind == "xid" else (None, None)
@@ -255,7 +279,8 @@ class View:
                     "kind": event.kind,
                     "gpu": None if gpu is None else str(gpu),
                     "uuid": event.uuid,
-                    "pci_bus_id": event.pci,
+                    # As the document writes it, or as the kernel does, without the function.
+                    "pci_bus_id": self._places.get(event.uuid) or event.pci,
                     "code": event.code,
                     "meaning": meaning,
                     "action": action,
@@ -310,28 +335,32 @@ class View:
             disk_root_used_bytes=whole(get("esnode_disk_used_bytes", *root)),
             disk_read_bytes_per_sec=in_all(pair, "esnode_disk_read_bytes_total", is_own),
             disk_written_bytes_per_sec=in_all(pair, "esnode_disk_written_bytes_total", is_own),
-            disks=list(disks_of(pair)) if config.enable_disk else None,
+            disks=self.listed(now, "disk", disks_of(pair)),
             primary_nic=nic,
             net_rx_bytes_per_sec=next((each.rx_bytes_per_sec for each in of_nic), None),
             net_tx_bytes_per_sec=next((each.tx_bytes_per_sec for each in of_nic), None),
             net_drops_per_sec=next((each.drops_per_sec for each in of_nic), None),
-            interfaces=interfaces if config.enable_network else None,
+            interfaces=self.listed(now, "network", interfaces),
             infiniband_rx_bytes_per_sec=in_all(pair, "esnode_infiniband_rx_bytes_total"),
             infiniband_tx_bytes_per_sec=in_all(pair, "esnode_infiniband_tx_bytes_total"),
-            infiniband=list(ports_of(pair)) if config.enable_network else None,
+            infiniband=self.listed(now, "infiniband", ports_of(pair)),
             node_power_watts=get("esnode_node_power_watts"),
-            cpu_package_power_watts=[
-                status.PackagePower(package, watts)
-                for (package,), watts in now.rows("esnode_cpu_package_power_watts")
-            ]
-            if config.enable_power
-            else None,
-            cpu_temperatures=[
-                status.CpuTemperature(sensor, celsius, package)
-                for (package, sensor), celsius in now.rows("esnode_cpu_temperature_celsius")
-            ]
-            if config.enable_power
-            else None,
+            cpu_package_power_watts=self.listed(
+                now,
+                "power",
+                (
+                    status.PackagePower(package, watts)
+                    for (package,), watts in now.rows("esnode_cpu_package_power_watts")
+                ),
+            ),
+            cpu_temperatures=self.listed(
+                now,
+                "hwmon",
+                (
+                    status.CpuTemperature(sensor, celsius, package)
+                    for (package, sensor), celsius in now.rows("esnode_cpu_temperature_celsius")
+                ),
+            ),
             app_tokens_per_sec=None,
             app_tokens_per_watt=None,
             disk_degraded=degraded(flags, "esnode_disk_"),
@@ -386,6 +415,19 @@ class View:
     def stamps(self, snapshots: Mapping[str, Snapshot]) -> list[int]:
         """When the lanes were read, in Unix milliseconds."""
         return [each.unix_ms for lane, each in snapshots.items() if lane in self.store.lanes]
+
+    def listed(self, now: Tick, collector: str, found: Iterable[T]) -> list[T] | None:
+        """What a collector has found; None rather than nothing unless it could look."""
+        items = list(found)
+        lanes = [
+            lane
+            for lane, entry in self.store.lanes.items()
+            if any(part.name == collector for part in entry.lane.parts)
+        ]
+        if not lanes:  # it is turned off
+            return None
+        could = all(lane in now.snapshots for lane in lanes) and self.facts.up(collector)
+        return items if items or could else None
 
     def agent(self, now: Tick) -> status.Agent:
         percent = None
@@ -458,6 +500,8 @@ class View:
             for name in (INFO, REASON, LINK_UP, LINK_ERRORS, FAN, ACTION, MIG_INFO, PROCESS)
         }
         keys = sorted(pair.now.keys("esnode_gpu_up"), key=lambda key: int(key[0] or 0))
+        if not keys and pair.now.get("esnode_gpu_pci_devices"):
+            return None  # there are some, and the driver does not tell of any
         return [
             self.gpu(pair, key, {name: rows.get(key, []) for name, rows in families.items()})
             for key in keys
@@ -607,6 +651,24 @@ class View:
 
 
 ENCODER = msgspec.json.Encoder()
+
+
+def encoded(document: status.Status) -> bytes:
+    """The document as JSON. An operator's path may be no UTF-8: its bytes become ``\\udcNN``."""
+    try:
+        return ENCODER.encode(document)
+    except UnicodeEncodeError:
+        return ENCODER.encode(legible(msgspec.to_builtins(document)))
+
+
+def legible(found: Any) -> Any:
+    """The same with all of its text as UTF-8."""
+    if isinstance(found, str):
+        return found.encode(errors="backslashreplace").decode()
+    if isinstance(found, dict):
+        return {key: legible(value) for key, value in found.items()}
+    return [legible(each) for each in found] if isinstance(found, list) else found
+
 
 #: A row by its labels after those of its GPU; absent is None.
 Row = tuple[Labels, float | None]

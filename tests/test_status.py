@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from esnode.agent import Agent
+from esnode.collectors.nvidia.journal import Event
 from esnode.config import Config, Orchestrator, Settings
 from esnode.dialects import TEXT
 from esnode.status import Status, schema
@@ -293,9 +294,75 @@ def test_a_lane_that_is_not_heard_of_is_not_known(
     assert not status.healthy
     assert status.mem_total_bytes is None
     assert status.load_avg_1m is None
-    assert status.interfaces == []
+    assert (status.disks, status.interfaces) == (None, None)
     assert status.degradation_score is None
     assert status.disk_degraded is None
+
+
+def test_a_list_is_empty_only_where_somebody_could_look(
+    tmp_path: Path, make: Callable[..., Agent]
+) -> None:
+    shutil.copytree(FIXTURES / "small-vm", tmp_path, dirs_exist_ok=True, symlinks=True)
+    loop = "7 0 loop0 412 0 2244 68 0 0 0 0 0 116 68\n"  # not shown
+    (tmp_path / "proc/diskstats").write_text(loop)
+    agent = make(config(tmp_path, disk_mount_exclude=".", enable_network=False))
+    agent.read()
+    status = ask(agent)
+    assert status.interfaces is None  # turned off
+    assert (status.cpu_package_power_watts, status.cpu_temperatures) == (None, None)  # no sensor
+    assert status.disks == []
+
+
+def test_text_that_is_no_utf8_is_written_so_that_it_can_be_read(
+    tmp_path: Path, make: Callable[..., Agent]
+) -> None:
+    where = f"{tmp_path}/\udcff"  # as the command line gives a byte that is no UTF-8
+    agent = make(config(FIXTURES / "empty", disk_mount_exclude=".", local_tsdb_path=where))
+    agent.read()
+    assert ask(agent).tsdb.path == f"{tmp_path}/\\udcff"
+
+
+def test_a_document_that_cannot_be_made_is_an_error_for_who_waits(
+    make: Callable[..., Agent],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    agent = make(config(FIXTURES / "small-vm", disk_mount_exclude="."))
+    build = agent.view.build
+
+    def fault() -> Status:
+        raise ValueError("of ours")
+
+    monkeypatch.setattr(agent.view, "build", fault)
+    got: list[str] = []
+    for _ in range(3):
+        agent.view.get(lambda data: got.append("document"), lambda: got.append("fault"))
+        agent.read()
+    assert got == ["fault"] * 3
+    assert len(caplog.records) == 1
+    monkeypatch.setattr(agent.view, "build", build)
+    agent.view.get(lambda data: got.append("document"), lambda: got.append("fault"))
+    agent.view.answer()
+    assert got[3:] == ["document"]
+
+
+def test_an_event_says_where_the_gpu_is_as_the_document_does(
+    tmp_path: Path, make: Callable[..., Agent]
+) -> None:
+    fake = Fake(fakenvml.library())
+    fake.set_gpus(["H100"])
+    off = {f"enable_{name}": False for name in ("cpu", "memory", "disk", "network", "power")}
+    agent = make(config(tmp_path, **off, enable_gpu=True, nvml_library=str(fake.path)))
+    agent.read()
+    gpu = (ask(agent).gpus or [])[0]
+    published: list[dict[str, Any]] = []
+    agent.view.publish = lambda kind, data: published.append(json.loads(data))
+    for pci, uuid in ((None, gpu.uuid), ("0000:17:00", gpu.uuid), ("0000:99:00", None)):
+        agent.view.tell(Event(0, "kernel", "xid", uuid, pci, 79), None)
+    places = [event["pci_bus_id"] for event in published]
+    assert gpu.identity.pci_bus_id
+    assert places == [gpu.identity.pci_bus_id] * 2 + ["0000:99:00"]
+    fake.reset()
 
 
 def test_secrets_are_not_in_it(make: Callable[..., Agent]) -> None:

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -16,7 +15,7 @@ import typer
 from .. import config
 from ..client import URL as VARIABLE
 from ..config import KEYS, Arguments, ConfigError
-from . import COMMANDS, ask
+from . import ask
 
 if TYPE_CHECKING:
     from ..client import Client, Message
@@ -100,7 +99,7 @@ def entry(message: Message) -> Entry | None:
 def profiles(arguments: Arguments) -> tuple[list[Profile], str]:
     """The profiles, and why they cannot be changed."""
     from ..console.seen import Profile
-    from .profiles import SETS, WITH
+    from ..sets import SETS, WITH
 
     try:
         settings = config.load(arguments, os.environ)
@@ -115,16 +114,16 @@ def profiles(arguments: Arguments) -> tuple[list[Profile], str]:
 
 
 def refusal(arguments: Arguments) -> str:
-    """Why tuning by hand is refused; empty where it is not, and where there is no managed mode."""
-    if "server" not in COMMANDS:
-        return ""
-    return import_module(".server", __package__).refusal(arguments) or ""
+    """Why tuning by hand is refused; empty where it is not."""
+    from . import server
+
+    return server.refusal(arguments) or ""
 
 
 def turn(arguments: Arguments, pick: str, on: bool) -> str:
     """Turns a set or a key on or off; what came of it. Raises ConfigError, OSError."""
     from . import configure
-    from .profiles import switches
+    from ..sets import switches
 
     kind, _, name = pick.partition(":")
     values = switches(name, on) if kind == "set" else {name: on}
@@ -147,8 +146,6 @@ def told(act: Callable[[], object]) -> list[str]:
 def connect(arguments: Arguments, address: str, token: str) -> str:
     """Has ``server connect`` do it, which gets the token where no list of processes shows it; what
     it says. Raises Undone."""
-    if "server" not in COMMANDS:
-        raise Undone("this esnode-core cannot connect to a controller")
     words = ["server", "connect", "--address", address]
     words += ["--token-file", "-"] if token else []
     try:

@@ -39,14 +39,15 @@ class Application:
         version: str,
         collectors: dict[str, bool],
         history: export.Open | None = None,
-        document: Callable[[Callable[[bytes], None]], None] | None = None,
+        document: Callable[[Callable[[bytes], None], Callable[[], None]], None] | None = None,
     ) -> None:
         self.store = store
         self.config = config
         self.version = version
         #: Collectors by name, and whether they are enabled.
         self.collectors = collectors
-        #: Has a function called with the document of /status, now or later.
+        #: Has one function called with the document of /status, or another when it cannot be made,
+        #: now or later.
         self.document = document
         #: Has a function called with what /recent answers.
         self.recent: Callable[[Callable[[bytes], None]], None] | None = None
@@ -168,7 +169,7 @@ class Application:
         """The document of the newest tick."""
         if self.document is None:
             raise Refusal(404, "there is no status here")
-        self.document(lambda data: respond(Response(200, JSON, data)))
+        self.document(lambda data: respond(Response(200, JSON, data)), lambda: respond(FAULT))
 
     def healthz(self, request: Request, respond: Respond) -> None:
         """Whether the host lane ticks. Nothing else makes the agent unhealthy."""
@@ -232,6 +233,7 @@ HTML_HEADERS = (
 
 JSON = [("content-type", "application/json"), NO_STORE]
 OK = Response(200, [TEXT_PLAIN, NO_STORE], b"ok\n")
+FAULT = Response(500, [TEXT_PLAIN, NO_STORE], b"internal error; see the log\n")
 
 
 def guard(respond: Respond, function: Callable[..., None], *arguments: object) -> None:
@@ -242,7 +244,7 @@ def guard(respond: Respond, function: Callable[..., None], *arguments: object) -
         respond(refusal.response)
     except Exception:
         log.exception("a request failed")
-        respond(Response(500, [TEXT_PLAIN, NO_STORE], b"internal error; see the log\n"))
+        respond(FAULT)
 
 
 def security(set: Collection[tuple[str, str]]) -> tuple[Headers, Headers]:
