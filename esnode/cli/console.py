@@ -122,8 +122,8 @@ def refusal(arguments: Arguments) -> str:
 
 def turn(arguments: Arguments, pick: str, on: bool) -> str:
     """Turns a set or a key on or off; what came of it. Raises ConfigError, OSError."""
-    from . import configure
     from ..sets import switches
+    from . import configure
 
     kind, _, name = pick.partition(":")
     values = switches(name, on) if kind == "set" else {name: on}
