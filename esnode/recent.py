@@ -126,6 +126,13 @@ class Recent:
         with self._lock:
             self._document = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of the values."""
+        lines = [self._node, *self._gpus.values()]
+        arrays = [self._times, *(each for line in lines for each in line.values.values())]
+        return sum(each.buffer_info()[1] * each.itemsize for each in arrays)
+
     def get(self, answer: Callable[[bytes], None]) -> None:
         """Calls ``answer`` with the document: now, or soon on another thread."""
         with self._lock:

@@ -134,6 +134,7 @@ class Page:
         #: What it complained about: errors and warnings of the console, exceptions, violations of
         #: the content security policy.
         self.complaints: list[str] = []
+        #: What it enters where it is asked for a user and a password; see Fetch.enable.
         self.user: tuple[str, str] | None = None
         self._loaded = threading.Event()
 
@@ -144,6 +145,13 @@ class Page:
         """Takes an event, on the browser's thread."""
         if method == "Page.loadEventFired":
             self._loaded.set()
+        elif method == "Fetch.requestPaused":
+            self._tell("Fetch.continueRequest", requestId=params["requestId"])
+        elif method == "Fetch.authRequired" and self.user:
+            login = dict(zip(("username", "password"), self.user, strict=True))
+            answer = {"response": "ProvideCredentials", **login}
+            name = "Fetch.continueWithAuth"
+            self._tell(name, requestId=params["requestId"], authChallengeResponse=answer)
         elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
             self.complaints.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
         elif method == "Runtime.exceptionThrown":
@@ -152,6 +160,10 @@ class Page:
             self.complaints.append(f"{details['text']} {thrown}")
         elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning"):
             self.complaints.append(str(params["args"]))
+
+    def _tell(self, method: str, **params: Any) -> None:
+        """Calls a method without waiting for it: on the browser's thread there is no answer."""
+        threading.Thread(target=self.ask, args=(method,), kwargs=params, daemon=True).start()
 
     def resize(self, width: int, height: int, scale: float = 1, mobile: bool = False) -> None:
         self.ask(

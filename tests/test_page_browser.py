@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
 
 from esnode.status import Status
@@ -366,3 +367,29 @@ def test_the_page_of_a_real_agent(
             [gpu["power_watts"]] for gpu in status["gpus"]
         ]
         assert tab.complaints == []
+
+
+def test_the_browsers_own_login(tab: Page, tmp_path: Path) -> None:
+    stored = bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode()
+    (tmp_path / "web.yml").write_text(f"basic_auth_users: {{alice: {stored}}}\n")
+    with Guarded("--web-config-file", str(tmp_path / "web.yml")) as agent:
+        tab.user = "alice", "right"
+        tab.ask("Fetch.enable", handleAuthRequests=True)
+        tab.open(f"http://{agent.address}/")
+        tab.wait(LIVE)
+        tab.wait("document.querySelector('[data-v=memory]').innerText !== '\u2013'")
+        assert tab.complaints == []
+        # With them in the address, too.
+        tab.ask("Fetch.disable")
+        tab.open(f"http://alice:right@{agent.address}/")
+        tab.wait(LIVE)
+
+
+class Guarded(running.Agent):
+    """An agent that lets in who has a password."""
+
+    def ready(self) -> bool:
+        try:
+            return self.get("/healthz").status == 200
+        except OSError:
+            return False
