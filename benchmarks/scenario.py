@@ -31,7 +31,7 @@ from esnode.dialects import TEXT
 from esnode.sampler import Lane
 from tests import bighost
 
-from . import console, events, gpus, history, plain, series, status
+from . import console, events, gpus, history, page, plain, series, status
 from .figures import (
     CC,
     FAULTS,
@@ -278,6 +278,7 @@ FIGURES = (
     *status.FIGURES,
     *events.FIGURES,
     *console.FIGURES,
+    *page.FIGURES,
 )
 
 
