@@ -498,7 +498,7 @@ const describe = (kind, data) => {
   }
   const what = data.kind === 'xid' || data.code != null && !data.kind
     ? `Xid ${data.code}` : words(plain(name(data.kind)), data.code != null && String(data.code));
-  return {when: data.unix_ms, what, kind: 'bad', where: words(data.gpu != null && `GPU ${data.gpu}`, data.pci_bus_id),
+  return {when: data.unix_ms, what, kind: /xid|ecc/.test(data.kind ?? 'xid') ? 'bad' : '', where: words(data.gpu != null && `GPU ${data.gpu}`, data.pci_bus_id),
     text: data.meaning ?? data.text, action: data.action};
 };
 
