@@ -53,7 +53,7 @@ bench: $(VENV)/.dev  ## Measure, with the baselines beside the results
 	$(BIN)/python -m benchmarks.scenario $(ARGS)
 
 soak: $(VENV)/.dev  ## The long form of the endurance tests, and ten minutes of fuzzing
-	ESNODE_SOAK=1 $(BIN)/python -m pytest tests/test_soak.py tests/tsdb tests/http/test_export.py tests/http/test_events.py $(ARGS)
+	ESNODE_SOAK=1 $(BIN)/python -m pytest tests/test_soak.py tests/test_page_browser.py tests/tsdb tests/http/test_export.py tests/http/test_events.py $(ARGS)
 	$(MAKE) sanitize SECONDS=600
 
 golden: $(VENV)/.dev  ## Write the golden pages anew; look at the diff

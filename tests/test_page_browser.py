@@ -330,6 +330,21 @@ def test_it_does_not_grow(tab: Page) -> None:
         assert later["JSHeapUsedSize"] < before["JSHeapUsedSize"] + 1_000_000
 
 
+@pytest.mark.skipif("ESNODE_SOAK" not in os.environ, reason="`make soak` watches it for an hour")
+def test_it_does_not_grow_in_an_hour(tab: Page) -> None:
+    with running.Agent("--scrape-interval", "1s") as agent:
+        tab.open(f"http://{agent.address}/")
+        tab.wait(LIVE)
+        figures = []
+        for _ in range(4):  # the first 15 minutes fill the charts
+            time.sleep(900)
+            tab.ask("HeapProfiler.collectGarbage")
+            figures.append(tab.figures())
+        assert figures[-1]["Nodes"] <= figures[0]["Nodes"] + 10
+        assert figures[-1]["JSHeapUsedSize"] < figures[0]["JSHeapUsedSize"] + 1_000_000
+        assert tab.run(LIVE) and tab.complaints == []
+
+
 def test_the_page_of_a_real_agent(
     tab: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
