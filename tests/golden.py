@@ -130,9 +130,10 @@ def main() -> int:
         (PAGES / f"{name}.prom").write_text(pages(name)[0])
     for name in DOCUMENTS:
         (PAGES / f"{name}.status.json").write_text(document(name))
-    from .console import scenes  # of the documents above
+    from .console import picture, scenes  # of the documents above
 
     scenes.write()
+    picture.write()
     return 0
 
 

@@ -122,8 +122,12 @@ def color_depth(environ: Mapping[str, str]) -> ColorDepth | None:
     return None
 
 
-def is_unicode(stream: object) -> bool:
-    """Whether what is written is shown as Unicode."""
+def is_unicode(stream: object, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether what is written is shown as Unicode: Python writes UTF-8 in the locale C, too."""
+    names = (environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    locale = next(filter(None, names), "utf")
+    if "utf" not in locale.lower():
+        return False
     encoding = str(getattr(stream, "encoding", None) or "ascii").lower().replace("-", "")
     return encoding.startswith("utf")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esnode.console.cells import (
@@ -28,6 +28,7 @@ def test_control_characters_never_reach_a_terminal() -> None:
     assert clean("plain °C …") == "plain °C …"
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(0, 30))
 def test_any_text_fits(text: str, cells: int) -> None:
     shown = clean(text)
@@ -42,6 +43,7 @@ def test_any_text_fits(text: str, cells: int) -> None:
         assert all(width(line) <= cells for line in folded(text, cells))
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.floats(), max_size=40), st.integers(0, 30))
 def test_any_trend_has_its_cells(values: list[float | None], cells: int) -> None:
     shown = trend(values, cells)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,8 +14,9 @@ from esnode.console.cells import line_width, plain
 from esnode.console.frame import frame
 from esnode.console.seen import Seen
 from esnode.console.view import MENU, SCREENS, View
+from esnode.status import Status
 
-from . import scenes
+from . import picture, scenes
 from .scenes import NOW, drawn, replace, scene, seen, status, uuid
 
 ALL = (MENU, *SCREENS)
@@ -76,6 +79,62 @@ def test_what_is_unknown_is_a_dash_and_no_number() -> None:
         body = drawn(found, View(screen=screen))[2:-3]
         assert "-" in "".join(body)
         assert not re.search(r"\d", "".join(body)), body
+
+
+def changed(found: Any, change: Callable[[Any], Any]) -> Iterator[Any]:
+    """Documents that differ from one in one value, which is none of an object or a list."""
+    items = found.items() if isinstance(found, dict) else enumerate(found)
+    for key, value in items:
+        kind = dict if isinstance(found, dict) else list
+        if isinstance(value, (dict, list)):
+            for other in [*changed(value, change), None]:
+                copy = kind(found)
+                copy[key] = other
+                yield copy
+        else:
+            copy = kind(found)
+            copy[key] = change(value)
+            yield copy
+
+
+def test_any_value_may_be_unknown() -> None:
+    document = msgspec.to_builtins(status("gpus"))
+    document["gpus"] = document["gpus"][:1]
+    document["gpus"][0]["nvlink"]["links"] = document["gpus"][0]["nvlink"]["links"][:1]
+    document["agent"]["collectors"] = document["agent"]["collectors"][:1]
+    count = 0
+    for each in changed(document, lambda value: None):
+        try:
+            found = msgspec.convert(each, Status)
+        except msgspec.ValidationError:  # which is never null
+            continue
+        count += 1
+        known = Seen("x")
+        known.take(found)
+        for screen in ALL:
+            drawn(known, View(screen=screen, width=160, height=60))
+    assert count > 100
+
+
+@pytest.mark.parametrize("value", [0, -1, 2**63 - 1, 1e300])
+def test_no_number_is_too_large(value: float) -> None:
+    def put(found: Any) -> Any:
+        if isinstance(found, dict):
+            return {key: put(each) for key, each in found.items()}
+        if isinstance(found, list):
+            return [put(each) for each in found]
+        is_number = isinstance(found, (int, float)) and not isinstance(found, bool)
+        return (
+            (value if isinstance(found, float) else int(min(value, 2**63 - 1)))
+            if is_number
+            else found
+        )
+
+    known = Seen("x")
+    known.take(msgspec.convert(put(msgspec.to_builtins(status("busy"))), Status))
+    for screen, width in itertools.product(ALL, (80, 160)):
+        for line in drawn(known, View(screen=screen, width=width, detail=True)):
+            assert len(line) <= width
 
 
 def test_values_are_those_of_the_document() -> None:
@@ -188,3 +247,7 @@ def test_trends_keep_what_is_new_and_forget_what_has_gone() -> None:
         found.take(replace(found.status, last_scrape_unix_ms=NOW + tick + 1, gpus=[]))
     assert len(found.trend("cpu")) == 120
     assert not [name for name in found.trends if name.startswith("util ")]
+
+
+def test_the_picture_in_the_documents_is_what_the_console_shows() -> None:
+    assert picture.PICTURE.read_text() == picture.picture(), "run `make golden`"
