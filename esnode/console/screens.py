@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from ..cli import screen as text
 from ..cli.screen import DASH, Line, health, number, part, percent, rate, share, size, span
-from ..status import Disk, Failure, Gpu, Interface, Link, MigDevice, Process, Status
+from ..status import Disk, Failure, Gpu, Interface, Link, MigDevice, Port, Process, Status
 from .cells import Column, clean, cut, fit, folded, table, width
 from .page import BLANK, Page, Row, Scene, input_line, labelled, section, spark, yes
 from .seen import Profile, gpu_watts, ident, package_watts, sum_of
@@ -320,6 +321,10 @@ def network_disk(scene: Scene) -> Page:
     )  # fmt: skip
     rows = [section("Interfaces"), Row(head, fixed=True), *map(Row, lines)]
     rows += [] if nets else [Row([(f" {DASH}", "dim")])]
+    if status.infiniband:
+        head, lines = table(ports(scene, cells), status.infiniband, scene.width)
+        rows += [Row(BLANK, fixed=True), section("InfiniBand"), Row(head, fixed=True)]
+        rows += map(Row, lines)
     disks = sorted(status.disks or [], key=text.weight)
     columns = [
         Column("MOUNT, DISK", 16, place, lambda disk: "bold", align="<"),
@@ -343,7 +348,33 @@ def network_disk(scene: Scene) -> Page:
     return Page(*OPTIONS["3"], [BLANK], rows, details=True)
 
 
-def down(each: Interface) -> str:
+def ports(scene: Scene, cells: int) -> list[Column]:
+    """The columns of InfiniBand's ports."""
+
+    def busy(each: Port) -> str:
+        return spark(scene, f"port {each.device} {each.port}", cells, None)[0]
+
+    return [
+        Column("PORT", 16, lambda each: f"{each.device} {each.port}", strong, align="<"),
+        Column("UP", 4, lambda each: yes(each.up), down),
+        Column("RATE", 9, lambda each: speed(each.rate_bytes)),
+        Column("RX", 8, lambda each: rate(each.rx_bytes_per_sec)),
+        Column("TX", 8, lambda each: rate(each.tx_bytes_per_sec)),
+        Column("ERRORS", 7, lambda each: per_second(each.errors_per_sec), failing),
+        Column("TREND", cells, busy, lambda each: "trend"),
+        Column("STATE", 0, lambda each: each.state or DASH, least=90, align="<"),
+    ]  # fmt: skip
+
+
+def strong(each: Any) -> str:
+    return "bold"
+
+
+def failing(port: Port) -> str:
+    return "yellow" if port.errors_per_sec else ""
+
+
+def down(each: Interface | Port) -> str:
     return "yellow" if each.up is False else ""
 
 

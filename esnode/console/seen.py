@@ -98,6 +98,9 @@ def figures(status: Status) -> Iterator[tuple[str, float | None]]:
         yield f"celsius {ident(gpu)}", gpu.temperature_celsius
     for each in status.interfaces or ():
         yield f"net {each.iface}", sum_of(each.rx_bytes_per_sec, each.tx_bytes_per_sec)
+    for port in status.infiniband or ():
+        both = sum_of(port.rx_bytes_per_sec, port.tx_bytes_per_sec)
+        yield f"port {port.device} {port.port}", both
     for disk in status.disks or ():
         yield f"disk {disk.device} {disk.mount}", disk.busy_percent
 
