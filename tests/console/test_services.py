@@ -11,6 +11,7 @@ import pytest
 from esnode.cli import console
 from esnode.client import Message, NoAnswer
 from esnode.config import Arguments, parse_arguments
+from tests.control.controller import JOIN, Controller
 from tests.running import free_port
 
 
@@ -71,20 +72,29 @@ def test_a_url_makes_profiles_another_nodes(file: Path) -> None:
         found.ask()
 
 
-def test_without_managed_mode_connecting_says_so(
-    file: Path, monkeypatch: pytest.MonkeyPatch
+def test_connecting_to_a_controller_and_what_is_refused_then(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(console.COMMANDS, "server", raising=False)
-    assert console.refusal(arguments(file)) == ""
-    with pytest.raises(console.Undone, match="cannot connect"):
-        console.connect(arguments(file), "h:1", "token")
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+    with Controller() as server:
+        file.write_text(f'managed_ca_file = "{server.write_ca(tmp_path)}"\n')
+        before = file.read_text()
+        with pytest.raises(console.Undone, match="not connected"):
+            console.connect(arguments(file), server.address, "wrong")
+        assert console.refusal(arguments(file)) == ""
+        said = console.connect(arguments(file), server.address, JOIN)
+        assert f"connected to {server.address}" in said
+    found, problem = console.profiles(arguments(file))
+    assert found and server.address in problem and "disconnect" in problem
+    with pytest.raises(OSError, match="disconnect"):
+        console.turn(arguments(file), "set:gpu", False)
+    assert file.read_text() == before
 
 
 def test_connecting_is_the_commands_and_hides_the_token(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What stands for the interpreter writes down what it is given."""
-    monkeypatch.setitem(console.COMMANDS, "server", "server")
     seen = tmp_path / "seen"
     program = tmp_path / "python"
     program.write_text(
