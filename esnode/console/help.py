@@ -10,7 +10,8 @@ ABOUT = {
     "1": "The node: load, memory, network, power, and why it counts as degraded. F9 shows sensors.",
     "2": "A line for each GPU. Enter or F9 shows all of one. THROTTLE is what slows it down; HEALTH"
     " what is wrong with it. F6 sorts by another column, F7 turns the order.",
-    "3": "Traffic of each interface, and each mount with its disk. F9 shows latencies.",
+    "3": "Traffic of each interface and InfiniBand port, and each mount with its disk. F9 shows"
+    " latencies.",
     "4": "What the power is used for. W PER % is power by per cent of use. ENERGY is what the GPU"
     " has counted since its driver was loaded.",
     "5": "Sets of metrics. Enter turns one on or off in the configuration's file; a running agent"
