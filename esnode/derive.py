@@ -172,7 +172,8 @@ class Window:
 
     ``place`` has the position of each row; by position, ``now`` is its value and ``risen`` how much
     it rose in the window. NaN: not known. A counter that steps back was reset: what it counted
-    since its last reading is lost. Layouts are shared between snapshots, so each is looked at once.
+    since its last reading is lost; so is what it counted while it was not read for longer than the
+    window. Layouts are shared between snapshots, so each is looked at once.
     """
 
     def __init__(self) -> None:
@@ -193,6 +194,8 @@ class Window:
         self._followed = 0
         self._last: list[float] = []
         self._total: list[float] = []
+        #: Of the counters that are not read at the moment, when they were the last time.
+        self._gone: dict[int, float] = {}
         self._kept: deque[tuple[float, list[float]]] = deque()
 
     def take(self, snapshot: Snapshot) -> bool:
@@ -203,6 +206,10 @@ class Window:
         passed = math.nan if before is None else time - before.monotonic
         self.now = now = [snapshot[row] for row in self._rows]
         last, total, unknown = self._last, self._total, []
+        gone = self._gone
+        for i in [i for i in gone if now[i] == now[i]]:
+            if time - gone.pop(i) > self.seconds:
+                last[i] = math.nan  # it rose, and nobody knows when
         for i in range(self._counters):
             value, old = now[i], last[i]
             if value > old:
@@ -211,6 +218,8 @@ class Window:
             elif value != old:
                 if value != value:
                     unknown.append(i)
+                    if old == old:
+                        gone.setdefault(i, time - passed)
                     continue
                 if old != old:  # the first reading
                     unknown.append(i)
@@ -280,6 +289,7 @@ class Window:
             for i, was in moved:
                 copy[i] = values[was]
             self._kept[position] = time, copy
+        self._gone = {i: self._gone[was] for i, was in moved if was in self._gone}
         self._last, self._total = last, total
         return True
 

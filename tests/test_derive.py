@@ -401,6 +401,19 @@ def test_a_counter_that_was_reset_says_nothing() -> None:
     assert feed.tick(interface(2_000, 400_500))["network_drops", "eth0"] == 1
 
 
+@pytest.mark.parametrize(("ticks", "raised"), [(3, 1), (30, 0)])
+def test_what_was_counted_while_it_could_not_be_read_is_of_the_window_or_not_known(
+    ticks: int, raised: int
+) -> None:
+    feed = Feed()
+    feed.tick(swap(0, 0))
+    assert feed.tick(swap(0, 0))["swap",] == 0
+    for _ in range(ticks):
+        assert ("swap",) not in feed.tick(swap(math.nan, math.nan))
+    feed.tick({**swap(1 << 40, 0), **disk()})  # its row moves as well
+    assert feed.tick({**swap(1 << 40, 0), **disk()})["swap",] == raised
+
+
 def test_devices_come_and_go() -> None:
     feed = Feed()
     feed.tick(disk("sda"))
