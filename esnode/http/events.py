@@ -58,7 +58,7 @@ SOONEST, LATEST = 0.01, 0.25
 EARLY = 0.1
 #: Ticks after which a status is no news any more.
 FRESH = 1.5
-#: Seconds in which at most one dropped client is logged.
+#: Seconds after a line of the log about dropped clients in which there is no other one.
 QUIET = 10.0
 #: Descriptors are for files and scrapers, too: clients get one in so many.
 SHARE = 4
@@ -387,6 +387,7 @@ class Streams:
                 sent = 0
         if sent:  # or whether there is room would be asked before it is filled
             time.sleep(PAUSE)
+        pause = min(pause, self._log(now))
         return None if pause == math.inf else pause
 
     def _serve(
@@ -441,17 +442,25 @@ class Streams:
         self._remove(client)
         outlet.cut()
         self.dropped += 1
-        if now - self._logged > QUIET:
-            more = f"; {self._unlogged} more since the last such line" if self._unlogged else ""
-            log.warning(
-                "dropped a slow reader of events, %s: it took nothing for %.0f s%s",
-                client.address,
-                since,
-                more,
-            )
-            self._logged, self._unlogged = now, 0
-        else:
+        if self._unlogged or now - self._logged < QUIET:
             self._unlogged += 1
+        else:
+            text = "dropped a slow reader of events, %s: it took nothing for %.0f s"
+            log.warning(text, client.address, since)
+            self._logged = now
+        return math.inf
+
+    def _log(self, now: float) -> float:
+        """Tells of the clients that were dropped after the last that was told of; seconds until
+        that is due."""
+        if not self._unlogged:
+            return math.inf
+        left = self._logged + QUIET - now
+        if left > 0:
+            return left
+        text = "dropped %d more slow readers of events: they took nothing for %.0f s"
+        log.warning(text, self._unlogged, STALLED)
+        self._logged, self._unlogged = now, 0
         return math.inf
 
 
