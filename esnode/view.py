@@ -500,8 +500,10 @@ class View:
             for name in (INFO, REASON, LINK_UP, LINK_ERRORS, FAN, ACTION, MIG_INFO, PROCESS)
         }
         keys = sorted(pair.now.keys("esnode_gpu_up"), key=lambda key: int(key[0] or 0))
-        if not keys and pair.now.get("esnode_gpu_pci_devices"):
-            return None  # there are some, and the driver does not tell of any
+        # There may be some of which the driver does not tell, or is not asked for the moment.
+        unseen = ("esnode_gpu_pci_devices", "esnode_gpu_driver_released")
+        if not keys and any(pair.now.get(name) for name in unseen):
+            return None
         return [
             self.gpu(pair, key, {name: rows.get(key, []) for name, rows in families.items()})
             for key in keys

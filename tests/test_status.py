@@ -313,6 +313,24 @@ def test_a_list_is_empty_only_where_somebody_could_look(
     assert status.disks == []
 
 
+@pytest.mark.parametrize("on_bus", [True, False])
+def test_gpus_that_no_driver_tells_of_are_not_known(
+    on_bus: bool, tmp_path: Path, make: Callable[..., Agent]
+) -> None:
+    fake = Fake(fakenvml.library())
+    fake.set_gpus([])
+    fake.reload(init=fakenvml.DRIVER_NOT_LOADED)
+    device = tmp_path / "sys/bus/pci/devices/0000:17:00.0"
+    device.mkdir(parents=True)
+    (device / "vendor").write_text("0x10de\n" if on_bus else "0x8086\n")
+    (device / "class").write_text("0x030200\n")
+    off = {f"enable_{name}": False for name in ("cpu", "memory", "disk", "network", "power")}
+    agent = make(config(tmp_path, **off, enable_gpu=True, nvml_library=str(fake.path)))
+    agent.read()
+    assert ask(agent).gpus == (None if on_bus else [])
+    fake.reset()
+
+
 def test_text_that_is_no_utf8_is_written_so_that_it_can_be_read(
     tmp_path: Path, make: Callable[..., Agent]
 ) -> None:
