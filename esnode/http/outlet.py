@@ -15,6 +15,7 @@ import os
 import select as polling
 import socket
 import threading
+import time
 from collections.abc import Callable
 from fcntl import ioctl
 from struct import unpack
@@ -31,6 +32,8 @@ BUFFER = 1 << 16
 UNANSWERED = 60_000
 #: Seconds in which a pipe is to be written to.
 PULSE = 1.0
+#: Seconds after which a pipe that nobody reads has no client: it went before granian opened it.
+OPENING = 10.0
 
 
 def opened(protocol: Any, request: Request, status: int, headers: Headers) -> Outlet:
@@ -115,7 +118,9 @@ class Pipe:
     def __init__(self, protocol: Any, status: int, headers: Headers) -> None:
         self._lock = threading.Lock()
         self._rest = b""
-        self._sent = False
+        #: Bytes written, and since when, in monotonic seconds.
+        self._written = 0
+        self._since = math.inf
         self._reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
         self._poll = polling.poll()
@@ -130,9 +135,12 @@ class Pipe:
         with self._lock:
             if self._writing < 0:
                 return True  # it turns out when something is sent
-            if self._reading >= 0 and self._sent and not self._held():
+            if self._reading >= 0 and self._held() < self._written:
                 os.close(self._reading)
                 self._reading = -1
+            elif self._reading >= 0 and time.monotonic() - self._since > OPENING:
+                self._close()
+                return True
             try:
                 self._write()
             except BrokenPipeError:
@@ -175,5 +183,6 @@ class Pipe:
                 size = os.write(self._writing, self._rest)
             except BlockingIOError:
                 return
-            self._sent = True
+            self._written += size
+            self._since = min(self._since, time.monotonic())
             self._rest = self._rest[size:]
