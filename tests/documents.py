@@ -199,7 +199,10 @@ ILL = replace(
     ],
     gpus=[
         gpu(0, power_throttle=True, health={"throttle_reasons": ["sw_power_cap"]}),
-        gpu(1, health={"last_xid": status.LastXid(43, "The application", "none", NOW - 7_200_000)}),
+        gpu(
+            1,
+            health={"last_xid": status.LastXid(43, "The application", "Nothing.", NOW - 7_200_000)},
+        ),
         gpu(2, health={"ecc_uncorrected_aggregate": 2, "remapped_rows": 2}),
         gpu(
             3,
@@ -210,7 +213,9 @@ ILL = replace(
             power_watts=None,
             health={
                 "recovery_action": "reset",
-                "last_xid": status.LastXid(79, "The GPU is off the bus.", "reboot", NOW - 240_000),
+                "last_xid": status.LastXid(
+                    79, "The GPU is off the bus.", "Reboot the node.", NOW - 240_000
+                ),
             },
         ),
         gpu(4, stuck=True),

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from esnode import status
 from esnode.cli import check
 from esnode.status import Status
+from esnode.view import explained
 
 from . import documents
 from .documents import DOWN, ILL, NOW, WELL, gpu
@@ -33,9 +34,10 @@ def with_gpu(**values: object) -> Status:
     return replace(WELL, gpus=[gpu(0), gpu(1, **values)])  # type: ignore[arg-type]
 
 
-def after(code: int, action: str, recovery: str | None, hours_ago: float = 1) -> Status:
+def after(code: int, recovery: str | None, hours_ago: float = 1) -> Status:
     """A node whose GPU 1 had an Xid."""
-    xid = status.LastXid(code, "What it means.", action, NOW - round(hours_ago * 3_600_000))
+    when = NOW - round(hours_ago * 3_600_000)
+    xid = status.LastXid(code, *explained(code), when)
     return with_gpu(health={"recovery_action": recovery, "last_xid": xid})
 
 
@@ -94,9 +96,11 @@ def test_what_is_no_reason(metrics: str) -> None:
         (with_gpu(up=False), "GPU 1 is lost"),
         (with_gpu(stuck=True), "GPU 1 is stuck"),
         (with_gpu(health={"recovery_action": "drain_and_reset"}), "asks for: drain and reset"),
-        (after(48, "reset", None), "GPU 1: Xid 48 1h 0m ago, action reset: What it means"),
-        (after(64, "support", "none"), "GPU 1: Xid 64"),
-        (after(54, "mechanical", "none"), "GPU 1: Xid 54"),
+        (after(48, None), "GPU 1: Xid 48 1h 0m ago: "),
+        (after(79, None), "Reboot the node"),
+        (after(79, "none", hours_ago=0.1), "GPU 1: Xid 79"),  # it may not have said so yet
+        (after(81, "none"), "GPU 1: Xid 81"),
+        (after(54, "none"), "GPU 1: Xid 54"),
     ],
 )
 def test_what_the_document_tells(document: Status, text: str) -> None:
@@ -107,11 +111,12 @@ def test_what_the_document_tells(document: Status, text: str) -> None:
 @pytest.mark.parametrize(
     "document",
     [
-        after(48, "reset", "none"),  # it was reset: the driver says so
-        after(48, "reset", None, hours_ago=25),
-        after(13, "debug", None),
-        after(43, "none", None),
-        after(31, "application", None),
+        after(48, "none"),  # it was reset: the driver says so
+        after(48, None, hours_ago=25),
+        after(13, None),
+        after(43, None),
+        after(31, None),
+        after(999_999, None),
     ],
 )
 def test_an_xid_that_does_not_count(document: Status) -> None:
@@ -174,6 +179,35 @@ def test_not_fit() -> None:
     assert (code, line) == (1, "8 GPUs of 9 that are expected")
 
 
+def test_gpus_that_are_expected_and_not_told_of() -> None:
+    with peer(serving(WELL, metrics="")) as address:
+        flags = ("--listen-address", address, "--expected-gpus")
+        done = run(*flags, "9", "check")
+        assert (done.returncode, done.stdout) == (1, "8 GPUs of 9 that are expected\n")
+        assert run(*flags, "8", "check").returncode == 0
+    # Not collecting them is no trouble of theirs; nor does it say that they are fit.
+    off = replace(WELL, gpus=[], agent=replace(WELL.agent, collectors=[]))
+    with peer(serving(off, metrics="esnode_agent_series 1\n")) as address:
+        done = run("--listen-address", address, "--expected-gpus", "8", "check")
+        assert (done.returncode, done.stdout) == (
+            2,
+            "unknown: GPUs are expected, and enable_gpu is false\n",
+        )
+        assert run("--listen-address", address, "check").returncode == 0
+
+
+def test_metrics_that_fail_make_it_unknown() -> None:
+    def act(connection: socket.socket, stop: threading.Event) -> None:
+        if request(connection).startswith(b"GET /status "):
+            now_ms = round(time.time() * 1000)
+            found = replace(WELL, last_scrape_unix_ms=now_ms)
+            connection.sendall(page(msgspec.json.encode(found)))
+        else:
+            connection.sendall(page(b"internal error", "500 Internal Server Error"))
+
+    assert verdict(act)[0] == 2
+
+
 def test_degradation_counts_where_it_is_asked_for() -> None:
     degraded = replace(WELL, degradation_reasons=["md0 is\nslow"], disk_degraded=True)
     assert verdict(serving(degraded))[0] == 0
@@ -182,9 +216,9 @@ def test_degradation_counts_where_it_is_asked_for() -> None:
 
 def test_an_xid_counts_for_as_long_as_it_is_said() -> None:
     now_ms = round(time.time() * 1000)
-    document = after(48, "reset", None)
+    document = after(48, None)
     health = (document.gpus or [])[1].health
-    xid = status.LastXid(48, "What it means.", "reset", now_ms - 7_200_000)
+    xid = status.LastXid(48, *explained(48), now_ms - 7_200_000)
     ill = with_gpu(health={**msgspec.structs.asdict(health), "last_xid": xid})
     assert verdict(serving(ill))[0] == 1
     assert verdict(serving(ill), "--xid-hours", "1")[0] == 0

@@ -34,7 +34,8 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Live]:
         monkeypatch.setenv(name, value)
     flags = [f"--path-procfs={FIXTURE}/proc", f"--path-sysfs={FIXTURE}/sys"]
     library_flag = f"--nvml-library={fake.path}"
-    with Agent(*flags, library_flag, "--scrape-interval", "0.2") as agent:
+    events = "--enable-gpu-events"
+    with Agent(*flags, library_flag, events, "--scrape-interval", "0.2") as agent:
         wait_for(lambda: len(agent.series()) > 100, "all is read")
         yield Live(agent, fake)
 
@@ -71,6 +72,14 @@ def test_a_lost_gpu_is_seen_by_all(live: Live) -> None:
     assert "LOST" in table(run(*live.to, "status").stdout)[2]
     done = run(*live.to, "events")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_grave_xid_makes_the_node_unfit(live: Live) -> None:
+    live.fake.gpu(1).event(8, 79)
+    wait_for(lambda: run(*live.to, "check").returncode == 1, "the node is not fit")
+    assert run(*live.to, "check").stdout.startswith("GPU 1: Xid 79 ")
+    done = run(*live.to, "check", "--xid-hours", "0")
+    assert (done.returncode, done.stdout) == (0, "fit for work: 4 GPUs in order\n")
 
 
 def test_diagnostics_ask_the_agent(live: Live) -> None:

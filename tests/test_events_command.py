@@ -26,7 +26,7 @@ XID = {
     "pci_bus_id": "00000000:3b:00.0",
     "code": 79,
     "meaning": "The GPU has fallen off the bus.",
-    "action": "reboot",
+    "action": "Reboot the node.",
     "text": "GPU has fallen off the bus.",
     "source": "kernel",
 }
@@ -74,7 +74,7 @@ def test_lines_for_people() -> None:
         done = run("--listen-address", address, "events")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "2026-11-18 11:06:40Z  GPU 3  Xid 79  The GPU has fallen off the bus.  (reboot)",
+        "2026-11-18 11:06:40Z  GPU 3  Xid 79  The GPU has fallen off the bus.  (Reboot the node)",
         "2026-11-18 11:06:41Z  disk_degradation_latency device=md0  degraded"
         "  md0 takes 120 ms for a read  (score 1.5)",
     ]

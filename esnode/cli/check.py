@@ -17,6 +17,7 @@ from .. import config
 from ..client import NoAnswer, Refused
 from ..config import Arguments
 from ..status import Gpu, Status
+from ..xids import ACTIONS, XIDS
 from . import ask, metrics, screen
 from .status import PATH
 
@@ -24,6 +25,8 @@ FIT, UNFIT, UNKNOWN = range(3)
 #: Ticks that a document may be old, and at least this many seconds.
 TICKS = 6
 LEAST = 30.0
+#: Seconds in which a driver that knows what is to be done after an Xid may not say so yet.
+SETTLES = 600.0
 #: What a family's value other than 0 means for a GPU; the labels that count.
 TROUBLES = (
     ("esnode_gpu_remap_failure", "", "a row of memory could not be remapped"),
@@ -62,27 +65,30 @@ def add(app: typer.Typer, arguments: Arguments) -> None:
         url: str = ask.URL,
     ) -> int:
         """Say whether the node is fit for work: exit code 0 yes, 1 no, 2 not known."""
-        interval = config.Config().scrape_interval_seconds
         try:
-            if not url:
-                interval = config.load(arguments, os.environ).config.scrape_interval_seconds
+            known = config.Config() if url else config.load(arguments, os.environ).config
             client = ask.agent(arguments, url)
             status = ask.status(client.get(PATH), client)
             try:
                 page = parsed(metrics.page(client, ("gpu",)).decode(errors="replace"))
-            except Refused:  # the metrics are turned off
-                page = {}
+            except Refused as refusal:
+                if refusal.status != 404:
+                    raise
+                page = stated(status, known.expected_gpus)  # the metrics are turned off
         except NoAnswer as error:
             ask.write(f"unknown: {error}\n")
             return UNKNOWN
         now_ms = round(time.time() * 1000)
         old = screen.age(status, now_ms)
-        if old is None or old > max(TICKS * interval, LEAST):
+        if old is None or old > max(TICKS * known.scrape_interval_seconds, LEAST):
             when = "never" if old is None else f"{screen.span(old)} ago"
             ask.write(f"unknown: the agent has read this node {when}; see its log\n")
             return UNKNOWN
         if not status.healthy:
             ask.write("unknown: the agent does not read this node as it should; see its log\n")
+            return UNKNOWN
+        if known.expected_gpus and not collected(status):
+            ask.write("unknown: GPUs are expected, and enable_gpu is false\n")
             return UNKNOWN
         reasons = list(troubles(status, page, now_ms, hours))
         if degraded:
@@ -97,6 +103,19 @@ def add(app: typer.Typer, arguments: Arguments) -> None:
 def well(status: Status) -> str:
     count = len(status.gpus or ())
     return f"{count} GPU{'' if count == 1 else 's'} in order" if count else "no GPU is known of"
+
+
+def collected(status: Status) -> bool:
+    """Whether the agent is to read GPUs."""
+    return any(each.name == "gpu" and each.enabled for each in status.agent.collectors)
+
+
+def stated(status: Status, expected: int | None) -> Page:
+    """What a document tells of the rows of a page that is not served."""
+    if expected is None:
+        return {}
+    rows = {GPUS: len(status.gpus or ()), EXPECTED: expected}
+    return {family: [("", "", value)] for family, value in rows.items()}
 
 
 def parsed(page: str) -> Page:
@@ -156,14 +175,16 @@ def missing(status: Status, page: Page) -> Iterator[str]:
 def grave(gpu: Gpu, now_ms: int, hours: float) -> Iterator[str]:
     """An Xid after which the GPU is not to be worked with.
 
-    A driver that says what is to be done about the GPU has said it above, and a reset clears that;
-    but not what only the vendor can mend."""
+    A driver that says what is to be done about the GPU has said it above, soon after the Xid at
+    least, and a reset clears that; but not what only the vendor can mend."""
     xid = gpu.health.last_xid
-    if xid is None or xid.action not in screen.SERIOUS:
+    if xid is None or (action := screen.action(xid.code)) not in screen.SERIOUS:
         return
-    if gpu.health.recovery_action is not None and xid.action not in ("support", "mechanical"):
-        return
-    if xid.unix_ms is None or now_ms - xid.unix_ms <= hours * 3_600_000:
+    seconds = hours * 3600
+    asked = gpu.health.recovery_action
+    if asked is not None and action not in ("support", "mechanical"):
+        seconds = min(seconds, SETTLES if asked == "none" else -1)
+    if xid.unix_ms is None or now_ms - xid.unix_ms <= seconds * 1000:
         ago = "" if xid.unix_ms is None else f" {screen.span((now_ms - xid.unix_ms) / 1000)} ago"
-        meaning = (xid.meaning or "").rstrip(".")
-        yield f"GPU {gpu.gpu}: Xid {xid.code}{ago}, action {xid.action}: {meaning}"
+        known = XIDS[xid.code]
+        yield f"GPU {gpu.gpu}: Xid {xid.code}{ago}: {known.meaning} {ACTIONS[action]}".rstrip(".")

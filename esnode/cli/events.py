@@ -148,12 +148,12 @@ def gpu(data: dict[str, Any]) -> screen.Line:
     code, kind = data.get("code"), str(data.get("kind"))
     name = {"xid": "Xid", "sxid": "SXid"}.get(kind, kind)
     about = data.get("meaning") or data.get("text") or ""
-    action = data.get("action")
-    serious = action in screen.SERIOUS
+    todo = str(data.get("action") or "").rstrip(".")
+    serious = kind == "xid" and screen.action(code) in screen.SERIOUS
     found: screen.Line = [(f"{where or 'a GPU'}  ", "bold")]
     found.append((name if code is None else f"{name} {code}", "red" if serious else "yellow"))
     found.append((f"  {about}" if about else "", ""))
-    found.append((f"  ({action})" if action not in (None, "none") else "", ""))
+    found.append((f"  ({todo})" if todo else "", ""))
     return found
 
 

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import NamedTuple
 
 from ..status import Collector, Disk, Gpu, Interface, Status
+from ..xids import XIDS
 
 DASH = "-"
 #: Of SGR, the codes of a terminal's colours.
@@ -23,7 +24,7 @@ OLD = 30
 FULL = 95
 KIB = 1024.0
 PREFIXES = ("", "K", "M", "G", "T", "P", "E")
-#: Words for an Xid's action that mean the GPU is not to be worked with.
+#: Words of the catalogue for an Xid's action that mean the GPU is not to be worked with.
 SERIOUS = frozenset({"reset", "reboot", "vm", "mechanical", "nvlink", "recovery", "support"})
 #: Reasons to run slower that tell nothing, or are told by a word of their own.
 PLAIN = {
@@ -448,6 +449,13 @@ COLUMNS = (
 )
 
 
+def action(code: int | None) -> str:
+    """The catalogue's word for what is to be done after an Xid, for a document has a sentence;
+    nothing for an unknown one."""
+    known = XIDS.get(code) if code is not None else None
+    return known.action if known else ""
+
+
 def health(gpu: Gpu, now_ms: int) -> list[tuple[str, str]]:
     """What is wrong with a GPU, the worst first; "ok", or a dash where nothing is known."""
     about = gpu.health
@@ -461,7 +469,7 @@ def health(gpu: Gpu, now_ms: int) -> list[tuple[str, str]]:
     if about.last_xid is not None:
         when = about.last_xid.unix_ms
         ago = "" if when is None else f" {span((now_ms - when) / 1000).split()[0]} ago"
-        style = "red" if about.last_xid.action in SERIOUS else "yellow"
+        style = "red" if action(about.last_xid.code) in SERIOUS else "yellow"
         found.append((f"Xid {about.last_xid.code}{ago}", style))
     if about.ecc_uncorrected_aggregate:
         found.append((f"ECC {about.ecc_uncorrected_aggregate}", "yellow"))
