@@ -28,6 +28,7 @@ CASES = [
     (["tsdb", "export", "--fo"], ["--format"]),
     (["completion", "f"], ["fish"]),
     (["config", "show", "--no"], ["--no-color"]),
+    (["metrics", "g"], ["gpu-only"]),
 ]
 
 

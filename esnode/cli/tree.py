@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from .. import xids
 from ..config import KEYS, Arguments, Key
+from . import metrics
 
 
 class Word(NamedTuple):
@@ -69,7 +70,8 @@ def _walk(tree: Any, path: tuple[str, ...]) -> Iterator[Command]:
 def _word(param: Any, path: tuple[str, ...]) -> Word:
     is_option = param.param_type_name == "option"
     is_flag = is_option and param.is_flag
-    choices = tuple(getattr(param.type, "choices", ())) or VALUES.get(path, ())
+    others = () if is_option else VALUES.get(path, ())
+    choices = tuple(getattr(param.type, "choices", ())) or others
     name = "|".join(choices) if choices and len(choices) < 9 else param.name.upper()
     help = param.help or ""
     default = param.default
@@ -85,10 +87,11 @@ def _word(param: Any, path: tuple[str, ...]) -> Word:
     )
 
 
-#: What follows a command, where its own declaration does not say.
+#: The argument of a command, where its own declaration does not say.
 VALUES = {
     ("config", "set"): tuple(f"{name}=" for name in KEYS),
     ("xid",): tuple(map(str, xids.XIDS)),
+    ("metrics",): tuple(metrics.SETS),
 }
 
 
