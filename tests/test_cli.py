@@ -18,7 +18,7 @@ import esnode.agent
 from esnode import config
 from esnode.__main__ import main
 
-from .running import Agent, command, environment, run, wait_for
+from .running import Agent, command, environment, free_port, run, wait_for
 
 EXAMPLES = Path(__file__).parents[1].parent / "shared/examples"
 needs_examples = pytest.mark.skipif(
@@ -220,6 +220,19 @@ def test_a_full_disk_is_an_error_in_one_line(words: list[str]) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["profiles"], ["status"], ["check"]])
+def test_an_output_that_is_closed_is_no_traceback(words: list[str]) -> None:
+    flags = ("--listen-address", f"127.0.0.1:{free_port()}")
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *command(*flags, *words)],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == {"profiles": 0, "status": 1, "check": 2}[words[0]]
+    assert "Traceback" not in done.stderr
 
 
 def test_the_log_has_no_token_and_is_json_when_asked() -> None:

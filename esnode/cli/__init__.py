@@ -32,6 +32,8 @@ COMMANDS = {
 def run(arguments: Arguments) -> int:
     """Runs the sub-command that the flags were followed by; returns the exit code."""
     words = list(arguments.command)
+    if sys.stdout is None:  # it was closed: nobody wants to know more than the exit code
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
     if "no-color" in arguments.options:
         os.environ["NO_COLOR"] = "1"
     if words[0] not in COMMANDS:
