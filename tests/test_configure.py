@@ -253,6 +253,28 @@ def test_check_without_a_file() -> None:
     assert run("config", "check", env={"ESNODE_ENABLE_GPU": "maybe"}).returncode == 2
 
 
+def test_check_reads_the_web_configuration(tmp_path: Path) -> None:
+    web, file = tmp_path / "web.yml", tmp_path / "esnode.toml"
+    file.write_text(f"web_config_file = '{web}'\n")
+    for words in (("--config", str(file), "config", "check"), ("config", "check", str(file))):
+        web.write_text("{}\n")
+        assert run(*words).returncode == 0
+        web.write_text("basic_auth_users: {ada: hunter2}\n")
+        done = run(*words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "found no bcrypt hash" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_note_stands_once(tmp_path: Path) -> None:
+    file = tmp_path / "esnode.toml"
+    file.write_text("")
+    file.chmod(0o644)
+    secrets = ("orchestrator.token=one", "managed_join_token=two")
+    done = run("--config", str(file), "config", "set", *secrets)
+    assert done.stderr.count(f"chmod 600 {file}") == 1
+
+
 def test_a_usage_error_is_one_line() -> None:
     for words in (("enable-metric-set",), ("disable-metric-set", "gpus"), ("profiles", "--x")):
         done = run(*words)

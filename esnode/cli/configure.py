@@ -28,12 +28,14 @@ def add(app: typer.Typer, arguments: Arguments) -> None:
     ) -> None:
         """Say whether the configuration is valid; exit code 2 when it is not."""
         if file:
-            config.read_file(file)
+            values = config.read_file(file)
+            check_web(values.get("web_config_file"))
             typer.echo(f"{file}: valid")
             return
         settings = config.load(arguments, os.environ)
         for warning in settings.warnings:
             typer.echo(warning, err=True)
+        check_web(settings.config.web_config_file)
         typer.echo(f"{settings.file or 'no file, only defaults, flags and environment'}: valid")
 
     @group.command("set")
@@ -44,6 +46,14 @@ def add(app: typer.Typer, arguments: Arguments) -> None:
     ) -> None:
         """Change keys in the configuration's file, and keep all else of it."""
         write(arguments, dict(map(parse, values)))
+
+
+def check_web(path: str | None) -> None:
+    """Reads the web configuration, where there is one. Raises ConfigError."""
+    if path:
+        from .. import web
+
+        web.load(path)
 
 
 def parse(word: str) -> tuple[str, Any]:
@@ -78,7 +88,7 @@ def write(arguments: Arguments, values: Mapping[str, Any]) -> None:
         typer.echo(
             f"{path}: {name} {'is taken out' if value is None else f'= {shown(name, value)}'}"
         )
-    for note in notes(arguments, path, values, agent):
+    for note in dict.fromkeys(notes(arguments, path, values, agent)):
         typer.echo(note, err=True)
 
 
