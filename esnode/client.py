@@ -296,12 +296,14 @@ class Client:
                 f"the agent on {where} broke off its answer: it has just ended{asks}, or it is no"
                 f" esnode-core: see its log, or {ELSEWHERE}{self.hint}"
             )
-        hint = ELSEWHERE
         if "\x15\x03" in str(error) and not self.agent.secure:  # a record with an alert
-            hint = f"it speaks TLS: name its URL, https://..., with --url or {URL}"
+            return (
+                f"the agent on {where} speaks TLS: name its URL, https://..., with --url or"
+                f" {URL}{self.hint}"
+            )
         return (
             f"what answers on {where} does not speak as esnode-core does"
-            f" ({_cause(error)[:80]}): {hint}{self.hint}"
+            f" ({_cause(error)[:80]}): {ELSEWHERE}{self.hint}"
         )
 
     def _refused(self, path: str, response: http.client.HTTPResponse) -> None:

@@ -234,6 +234,10 @@ def test_tls_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with peer(plain) as address, pytest.raises(NoAnswer) as caught:
         Client(target(f"https://{address}"), {}).get("/")
     assert "http://" in one_line(caught)
+    alert = says(b"\x15\x03\x03\x00\x02\x02\x32")  # what TLS says to a request in plain text
+    with peer(alert) as address, pytest.raises(NoAnswer) as caught:
+        Client(target(address), {}).get("/")
+    assert one_line(caught).startswith(f"the agent on {address} speaks TLS: ")
     monkeypatch.setattr(client, "CONNECT", 0.3)
     with peer(silent) as address, pytest.raises(NoAnswer, match="connection within"):
         Client(target(f"https://{address}"), {}).get("/")
