@@ -644,13 +644,13 @@ def test_all_clients_get_the_same_object() -> None:
             assert callable(response.body)
             response.body(outlet)
 
-        streams.handle(Asked("kinds=status"), respond)
+        streams.handle(Asked("kinds=status,gpu"), respond)
     wait_for(lambda: all(outlet.texts for outlet in outlets), "all have begun")
     streams.publish("status", b"{}")
     wait_for(lambda: all(len(outlet.texts) == 2 for outlet in outlets), "all have the status")
     assert len({id(outlet.texts[1]) for outlet in outlets}) == 1
     outlets[0].gone = True
-    streams.publish("status", b"{}")
+    streams.publish("gpu", b"{}")
     wait_for(lambda: len(streams) == 149, "the one that has gone is forgotten")
     streams.stop()
 

@@ -115,7 +115,8 @@ def test_many_ticks_cost_no_more_than_the_first(fake: Fake, node: Make, mig: boo
     trouble(100)
     grown = resident() - before
     print(f"{grown / 1024:.0f} KiB more after 2,000 ticks and 100 changes")
-    assert (descriptors(), threads()) == holds
+    assert descriptors() <= holds[0]
+    assert threads() <= holds[1]
     if not SANITIZED:
         assert grown < 512 * 1024
     assert a.errors < 10_000
