@@ -21,7 +21,7 @@ LAYERS = {
     "__main__": ("config", "logs", "__init__", "agent", "cli"),
     "cli": (
         *("agent", "catalog", "cli", "client", "config", "console", "control", "sets", "state"),
-        *("status", "tsdb", "xids", "__init__"),
+        *("status", "tsdb", "web", "xids", "__init__"),
     ),
     # It tries for itself what the agent would read.
     "cli.diagnostics": (
