@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 #: Seconds that connecting to a controller may take.
 PATIENCE = 60.0
 EVENTS = "/events?kinds=gpu,degradation&follow=false"
-ELSEWHERE = "The agent was named by a URL: profiles are in the file of its own node; log in there."
+ELSEWHERE = (
+    "The agent was named by a URL: what it collects and who manages it is changed on its own node;"
+    " log in there."
+)
 
 
 class Undone(OSError):  # noqa: N818  # says what is the case
@@ -65,6 +68,7 @@ def services(arguments: Arguments, url: str | None) -> Any:
         profiles=lambda: ([], ELSEWHERE) if remote else profiles(arguments),
         turn=lambda pick, on: turn(arguments, pick, on),
         connect=lambda address, token: connect(arguments, address, token),
+        elsewhere=ELSEWHERE if remote else "",
     )
 
 

@@ -603,6 +603,10 @@ def pulse(scene: Scene) -> Page:
     status, view = scene.status, scene.view
     if status is not None and status.mode == "managed":
         return managed(scene, status)
+    if locked := scene.seen.elsewhere:
+        lines = folded(locked, scene.width - 2)
+        rows = [Row([(f" {line}", "yellow")], fixed=True) for line in lines]
+        return Page(*OPTIONS["7"], [BLANK], rows, locked=locked)
     cells = max(min(scene.width - 22, 60), 10)
     address = input_line(view.address, cells, view.focus == "address")
     token = input_line("*" * len(view.token), cells, view.focus == "token")

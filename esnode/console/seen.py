@@ -33,9 +33,11 @@ class Profile(NamedTuple):
 class Seen:
     """Changed on one thread only, the one that draws."""
 
-    def __init__(self, agent: str = "") -> None:
+    def __init__(self, agent: str = "", elsewhere: str = "") -> None:
         #: The agent's address.
         self.agent = agent
+        #: Why it is not this node's to change; empty where it is.
+        self.elsewhere = elsewhere
         self.status: Status | None = None
         #: Why there is no answer, and since when in Unix milliseconds; None while there is.
         self.problem: str | None = None

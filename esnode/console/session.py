@@ -33,6 +33,8 @@ class Services(NamedTuple):
     turn: Callable[[str, bool], str]
     #: Connects to a server with a token, which may be empty; what came of it.
     connect: Callable[[str, str], str]
+    #: Why the agent is not this node's to change; empty where it is.
+    elsewhere: str = ""
 
 
 def now_ms() -> int:
@@ -48,7 +50,7 @@ class Session:
     ) -> None:
         self.services = services
         self.view = view or View()
-        self.seen = Seen(services.agent)
+        self.seen = Seen(services.agent, services.elsewhere)
         self.call: Callable[[Callable[[], None]], object] = lambda act: act()
         self.leave: Callable[[], object] = lambda: None
         self.ended = False

@@ -68,6 +68,8 @@ def test_a_file_that_cannot_be_written_is_said(file: Path) -> None:
 def test_a_url_makes_profiles_another_nodes(file: Path) -> None:
     found = console.services(arguments(file), "http://127.0.0.1:9")
     assert found.profiles() == ([], console.ELSEWHERE)
+    assert found.elsewhere == console.ELSEWHERE
+    assert console.services(arguments(file), None).elsewhere == ""
     with pytest.raises(NoAnswer):
         found.ask()
 

@@ -248,6 +248,19 @@ def test_connecting_shows_no_token_and_what_came_of_it() -> None:
     assert "s3cr3t" not in seen.out.getvalue()
 
 
+def test_a_node_that_was_named_by_a_url_is_not_connected_from_here() -> None:
+    node = Node("small-vm")
+    session = Session(node.services()._replace(elsewhere="log in there"), View(screen="7"))
+    for key in (*"pulse:1", "tab", *"t0k", "enter"):
+        session.press(key)
+    assert node.connected == []
+    session.view = View(screen="7")
+    shown = "\n".join(plain(line) for line in session.frame().lines)
+    assert "log in there" in shown and "Token" not in shown
+    session.press("enter")
+    assert session.view.message == "log in there"
+
+
 def test_a_teletype_gets_screen_after_screen() -> None:
     node = Node("busy")
     session = Session(node.services(), View(), 0.05)
