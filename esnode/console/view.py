@@ -101,6 +101,8 @@ def press(view: View, key: str, page: Extent) -> tuple[View, Act | None]:
     view = view.to(message="")
     if key == "f3":
         return view, Act("exit")
+    if page.locked and view.focus:  # its form is not there: keys are those of any screen
+        view = view.to(field=len(view.fields))
     if view.filtering or view.focus:
         edited = edit(view, key)
         if edited is not None:

@@ -290,3 +290,10 @@ def test_a_teletype_gets_screen_after_screen() -> None:
     assert text.isascii() and "\x1b" not in text and "t0k" not in text
     assert any(line.startswith(">") for line in text.splitlines())
     assert node.connected == []
+
+
+def test_a_teletype_leaves_a_form_that_is_locked() -> None:
+    session = Session(Node("managed").services(), View(), 0.05)
+    out = io.StringIO()
+    assert teletype.run(session, io.StringIO("7\n2\nq\n"), out) == 0
+    assert "ESN07" in out.getvalue() and "ESN02" in out.getvalue()

@@ -114,6 +114,13 @@ def test_a_managed_node_has_no_form_and_says_why() -> None:
     assert "disconnect" in view.message and not acts
 
 
+def test_a_screen_whose_form_is_locked_has_the_keys_of_any_screen() -> None:
+    view, acts = keyed(View(screen="7"), "2", "enter", name="managed")
+    assert (view.screen, view.address, acts) == ("2", "", [])
+    view, acts = keyed(View(screen="7"), "q", name="managed")
+    assert acts == [Act("exit")] and not view.address
+
+
 def test_enter_on_a_profile_turns_it() -> None:
     _, acts = keyed(View(screen="5"), "enter", "down", "space", name="small-vm")
     assert acts == [Act("pick", "set:host"), Act("pick", "key:enable_cpu")]
