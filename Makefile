@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Test files at a time: most of them wait for something.
+JOBS ?= 3
 # Of fuzzing, all targets together.
 SECONDS ?= 60
 TARGET ?= all
@@ -37,8 +39,8 @@ $(VENV)/.dev: $(BIN)/python $(SOURCES)
 run: $(VENV)/.run  ## Start the agent on port 9100; flags in ARGS
 	$(BIN)/esnode-core $(ARGS)
 
-test: $(VENV)/.dev  ## Run the tests; pytest's options in ARGS
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev  ## Run the tests, some files at a time; pytest's options in ARGS
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 hardware: $(VENV)/.dev  ## The tests that need an NVIDIA GPU; they skip without one
 	$(BIN)/python -m pytest tests/hardware $(ARGS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
+import itertools
 import os
 import signal
 import socket
@@ -16,6 +18,10 @@ from typing import NamedTuple
 
 #: What works on a fast machine in a moment may take this long on a busy one.
 PATIENCE = 15.0
+
+#: Ports for this process, one after the other; each of the tests' workers has some thousands.
+_FIRST = 12_000 + 3_000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 6)
+_PORTS = (_FIRST + (os.getpid() * 7 + number) % 3_000 for number in itertools.count())
 
 
 def command(*flags: str) -> list[str]:
@@ -49,11 +55,18 @@ def run(
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on at the moment."""
+    """A port that nobody listens on, and that neither a client nor a test beside gets."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    for port in _PORTS:
+        with socket.socket(family) as probe:
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+            return port
+    raise AssertionError("it has no end")
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout: float = PATIENCE) -> None:

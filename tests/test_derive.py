@@ -239,7 +239,7 @@ def test_slowdowns_count_by_their_counters_where_there_are_any() -> None:
     assert flags["gpu_throttle", "0", "GPU-a"] == 1
 
 
-@pytest.mark.parametrize("reason", set(readings.REASONS) - set(SLOWDOWNS))
+@pytest.mark.parametrize("reason", sorted(set(readings.REASONS) - set(SLOWDOWNS)))
 def test_a_limit_that_was_set_is_no_degradation(reason: str) -> None:
     feed = Feed()
     for value in (0, 1, 1):

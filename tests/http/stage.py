@@ -76,7 +76,7 @@ class Play:
         self.recent = Recent(INTERVAL)
         self.status = b"{}"
         application.streams.ask = lambda: application.streams.publish("status", self.status)
-        application.document = lambda answer: answer(self.status)
+        application.document = lambda answer, fault: answer(self.status)
         application.recent = lambda answer: answer(msgspec.json.encode(self.recent.document()))
 
     def do(self, what: dict[str, Any]) -> None:
