@@ -117,6 +117,16 @@ def test_it_opens_with_the_last_15_minutes(tab: Page) -> None:
             tab.wait(f"{places % selector}.some(([x, width]) => x < 2 && width > 295)")
 
 
+def test_a_clock_that_is_put_back_does_not_stop_the_charts(tab: Page) -> None:
+    path = "document.querySelector('[data-chart=cpu_util_percent] path.first').getAttribute('d')"
+    with Stage(show={"gpus": 1, "past": 180, "ahead": 3600}) as stage:
+        show(tab, stage)
+        tab.wait(f"{path}.length > 500")
+        stage.tell(show={"gpus": 1})
+        tab.wait(f"{path}.length < 50 && {path}.startsWith('M300 ')")
+        assert tab.complaints == []
+
+
 def test_what_is_not_known_is_a_dash(tab: Page) -> None:
     keep = {"last_scrape_unix_ms", "schema_version", "mode", "healthy", "agent", "last_errors"}
     keep |= {"degradation_reasons", "tsdb", "managed", "orchestrator", "gpus"}

@@ -2,7 +2,7 @@
 // What comes from a document is set as text, never as HTML. What is null is a dash.
 'use strict';
 (() => {
-const DASH = '–', SPAN = 15 * 60e3, WIDTH = 300, HEIGHT = 60, SHOWN = 20, KEPT = 200;
+const DASH = '–', SPAN = 15 * 60e3, WIDTH = 300, HEIGHT = 60, SHOWN = 20, KEPT = 200, BACK = 60e3;
 
 // Texts.
 
@@ -161,6 +161,10 @@ const line = id => {
 
 const add = status => {
   const now = status.last_scrape_unix_ms, {times, lines} = past;
+  if (now < times.at(-1) - BACK) {  // the node's clock was put back: begin anew, as /recent does
+    times.length = 0;
+    for (const values of lines.values()) values.length = 0;
+  }
   if (!known(now) || now < (times.at(-1) ?? 0) + 0.9 * past.step) return false;
   for (const id of NODE) line(id);
   for (const gpu of status.gpus ?? []) for (const each of GPU) line(`${key(gpu)} ${each}`);
