@@ -66,6 +66,12 @@ class Session:
     def frame(self) -> Frame:
         return frame(Scene(self.seen.status, self.view, self.seen, now_ms()))
 
+    @property
+    def is_typing(self) -> bool:
+        """Whether letters are text, of a filter or of a form that is there, and no keys."""
+        view = self.view
+        return view.filtering or (view.focus is not None and not self.frame().extent.locked)
+
     def resize(self, width: int, height: int) -> None:
         if (width, height) != (self.view.width, self.view.height):
             self.view = self.view.to(width=width, height=height)

@@ -70,8 +70,7 @@ def shown(line: Line) -> str:
 
 def keys(session: Session, word: str) -> list[str]:
     """What is pressed for a word."""
-    view = session.view
-    if view.focus and not session.frame().extent.locked:
+    if session.is_typing:
         return [*word, "tab"] if word else ["tab"]
     if word in WORDS:
         return [WORDS[word]]

@@ -107,7 +107,7 @@ def bindings(session: Session) -> KeyBindings:
 
     @keys.add(Keys.BracketedPaste, eager=True)
     def paste(event: KeyPressEvent) -> None:
-        if session.view.focus or session.view.filtering:
+        if session.is_typing:
             for letter in event.data:
                 if letter.isprintable():
                     session.press(letter)

@@ -292,6 +292,17 @@ def test_a_teletype_gets_screen_after_screen() -> None:
     assert node.connected == []
 
 
+def test_what_is_pasted_presses_no_keys() -> None:
+    with console(Node("managed")) as seen:
+        seen.press("7\r")
+        seen.shows("ESN07")
+        seen.press("\x1b[200~quit 3\x1b[201~")
+        seen.draws()
+        assert seen.app.is_running and not seen.session.view.typed
+        seen.press("3\r")
+        seen.shows("ESN03")
+
+
 def test_a_teletype_leaves_a_form_that_is_locked() -> None:
     session = Session(Node("managed").services(), View(), 0.05)
     out = io.StringIO()
