@@ -33,7 +33,7 @@ def frame(scene: Scene) -> Frame:
     page = SCREENS[view.screen](scene)
     if view.help:
         page = help_page(scene, page.title)
-    rows = chosen(page.rows, scene)
+    rows = page.rows if view.help else chosen(page.rows, scene)
     room = max(view.height - ABOVE - BELOW - len(page.head), 1)
     picks = tuple(row.pick for row in rows)
     at = current(picks, view.at)

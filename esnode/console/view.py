@@ -141,7 +141,7 @@ def edit(view: View, key: str) -> View | None:
 
 
 def enter(view: View, page: Extent) -> tuple[View, Act | None]:
-    if view.help:
+    if view.help and not view.typed:
         return leave(view, page)
     if view.typed:
         wanted, view = view.typed, view.to(typed="")
@@ -177,7 +177,7 @@ def choose(view: View, pick: str) -> tuple[View, Act | None]:
 def go(view: View, screen: str) -> View:
     """Another screen."""
     if screen == view.screen:
-        return view
+        return view.to(help=False)
     back = tuple(each for each in view.back if each != screen)
     back = () if screen == MENU else (*back, view.screen)[-8:]
     return view.to(

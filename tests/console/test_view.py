@@ -57,6 +57,16 @@ def test_help_comes_and_goes() -> None:
     assert keyed(view, "?")[0].help is False
 
 
+def test_help_is_whole_beside_a_filter_and_a_number_leaves_it() -> None:
+    view = View(screen="2", filter="no row has this", help=True)
+    shown = ["".join(text for text, _ in line) for line in frame(scene(seen("busy"), view)).lines]
+    assert any("choose a row" in line for line in shown)
+    view, _ = keyed(view, "3", "enter")
+    assert (view.screen, view.help, view.typed) == ("3", False, "")
+    view, _ = keyed(View(screen="2", help=True), "2", "enter")
+    assert (view.screen, view.help) == ("2", False)
+
+
 def test_the_filter_is_typed_kept_and_dropped() -> None:
     view, _ = keyed(View(screen="2"), "/", *"lostq", "backspace")
     assert (view.filter, view.filtering) == ("lost", True)
