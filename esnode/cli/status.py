@@ -58,6 +58,10 @@ def lines(status: Status, spare: int) -> list[str]:
     return [screen.text(line, width, ask.is_colored()) for line in found]
 
 
+#: Seconds after which an agent that did not answer is asked again.
+AGAIN = 2.0
+
+
 class Watch:
     """Shows the agent's status until it is interrupted; an agent that is gone is waited for."""
 
@@ -79,8 +83,10 @@ class Watch:
             drawing(not self.json and ask.is_terminal()) as draws,
         ):
             while True:
-                due = time.monotonic() + self.seconds
+                began = time.monotonic()
                 self.show(draws)
+                lost = self.silent_since is not None
+                due = began + (min(self.seconds, AGAIN) if lost else self.seconds)
                 signal.sigtimedwait(resized, max(0.0, due - time.monotonic()))
 
     def show(self, draws: bool) -> None:
