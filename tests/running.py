@@ -30,8 +30,10 @@ def command(*flags: str) -> list[str]:
 
 
 def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Our environment without the operator's own settings of the agent."""
-    inherited = {name: text for name, text in os.environ.items() if not name.startswith("ESNODE_")}
+    """Our environment without the operator's own settings of the agent, and the size of a terminal
+    that is not the command's."""
+    left_out = ("ESNODE_", "COLUMNS", "LINES")
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith(left_out)}
     return {**inherited, "ESNODE_CONFIG": "/dev/null", **(variables or {})}
 
 

@@ -2,8 +2,8 @@
 
 Each line of the standard input is a JSON object whose keys are what to do: ``show`` a node with so
 many ``gpus`` and ``mig`` instances, ``hostile`` or not, of some ``tick``; ``patch`` keys of it;
-``past``: with so many points before; ``send`` a [kind, data] to those that follow; ``most``: so
-many may follow. It is answered with a line.
+``past``: with so many points before; ``ahead``: by a clock that is so many seconds ahead; ``send``
+a [kind, data] to those that follow; ``most``: so many may follow. It is answered with a line.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Play:
         self.recent = Recent(INTERVAL)
         self.status = b"{}"
         application.streams.ask = lambda: application.streams.publish("status", self.status)
-        application.document = lambda answer, fault: answer(self.status)
+        application.document = lambda answer, fail: answer(self.status)
         application.recent = lambda answer: answer(msgspec.json.encode(self.recent.document()))
 
     def do(self, what: dict[str, Any]) -> None:
@@ -84,7 +84,7 @@ class Play:
         if "most" in what:
             streams.most = what["most"]
         if (show := what.get("show")) is not None:
-            now = int(time.time() * 1000)
+            now = int(time.time() * 1000) + 1000 * show.pop("ahead", 0)
             patch = show.pop("patch", {})
             tick, past = show.pop("tick", 0), show.pop("past", 0)
             for ago in range(past, 0, -1):
