@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,3 +17,9 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.delenv("STATE_DIRECTORY", raising=False)
         patch.setenv("XDG_STATE_HOME", str(directory))
         yield directory
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected() -> None:
+    """What earlier files left as garbage is closed before a test counts descriptors or threads."""
+    gc.collect()

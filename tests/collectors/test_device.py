@@ -454,7 +454,7 @@ def test_more_files_than_descriptors_are_told_once(
         one.add("thing0")
         for _ in range(3):
             assert one.read() == rows_of("thing0")
-    assert descriptors() == before
+    assert descriptors() <= before
     told = [record for record in caplog.records if "descriptors" in record.message]
     assert [record.levelno for record in told] == [logging.WARNING]
 

@@ -54,7 +54,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 def test_the_connection_is_found_among_others(pair: Pair) -> None:
     before = descriptors()
     assert find(*pair.key) == pair.server.fileno()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_what_differs_in_one_point_is_not_it(pair: Pair) -> None:
@@ -83,7 +83,7 @@ def test_the_end_comes_at_once_with_what_waits(pair: Pair) -> None:
             pair.server.send(bytes(1 << 16))
     before = descriptors()
     assert shut(pair.server.fileno(), *pair.key)
-    assert descriptors() == before
+    assert descriptors() <= before
     with pytest.raises(BrokenPipeError):
         pair.server.send(b"more")
 

@@ -457,5 +457,5 @@ def test_ten_thousand_readings_leak_nothing(tmp_path: Path) -> None:
     for i in range(1700):  # each makes six readings
         turn(i)
     gc.collect()
-    assert descriptors() == fds
+    assert descriptors() <= fds
     assert SANITIZED or resident() - memory < 2 * 2**20

@@ -231,7 +231,7 @@ def refusal(library: Path) -> str:
         with pytest.raises(Unavailable) as caught:
             driver.load(str(library), "no.such")
         said.add(str(caught.value))
-    assert descriptors() == before
+    assert descriptors() <= before
     (message,) = said
     assert len(message.splitlines()) == 1
     path, _, cause = message.partition(": ")
