@@ -67,7 +67,7 @@ def services(arguments: Arguments, url: str | None) -> Any:
         events=lambda: events(client),
         profiles=lambda: ([], ELSEWHERE) if remote else profiles(arguments),
         turn=lambda pick, on: turn(arguments, pick, on),
-        connect=lambda address, token: connect(arguments, address, token),
+        connect=lambda *asked: connect(arguments, *asked),
         elsewhere=ELSEWHERE if remote else "",
     )
 
@@ -145,11 +145,12 @@ def told(act: Callable[[], object]) -> list[str]:
     return out.getvalue().splitlines()
 
 
-def connect(arguments: Arguments, address: str, token: str) -> str:
+def connect(arguments: Arguments, address: str, token: str, ca_file: str) -> str:
     """Has ``server connect`` do it, which gets the token where no list of processes shows it; what
     it says. Raises Undone."""
     words = ["server", "connect", "--address", address]
     words += ["--token-file", "-"] if token else []
+    words += ["--ca-file", ca_file] if ca_file else []
     try:
         done = subprocess.run(
             [sys.executable, "-m", "esnode", *flags(arguments), *words],

@@ -11,7 +11,7 @@ from .help import help_page
 from .page import Page, Scene, chosen
 from .screens import SCREENS
 from .seen import ident
-from .view import MENU, Extent
+from .view import MENU, Extent, bounded, followed
 
 KEYS = ("F1=Help", "F3=Exit", "F5=Refresh", "F9=Detail", "F12=Back")
 #: Lines around the rows: title and state, selection, keys and message.
@@ -35,13 +35,15 @@ def frame(scene: Scene) -> Frame:
         page = help_page(scene, page.title)
     rows = page.rows if view.help else chosen(page.rows, scene)
     room = max(view.height - ABOVE - BELOW - len(page.head), 1)
+    gpus = tuple(map(ident, scene.status.gpus or ())) if scene.status else ()
     picks = tuple(row.pick for row in rows)
-    at = current(picks, view.at)
-    top = max(0, min(view.top, len(rows) - room))
+    extent = Extent(picks, room, gpus, page.details, page.locked)
+    view = followed(view, extent)
+    top = bounded(view.top, len(rows) - room)
     body: list[Line] = []
     for place, row in enumerate(rows[top : top + room], top):
         line = cut_line(row.line, cells)
-        if row.pick is not None and place == at and view.focus is None and not view.help:
+        if row.pick is not None and place == view.at and view.focus is None and not view.help:
             line = [*line, (" " * max(cells - line_width(line), 0), "")]
             line = [(piece, f"{style} chosen".strip()) for piece, style in line]
         body.append(line)
@@ -65,14 +67,7 @@ def frame(scene: Scene) -> Frame:
     if page.cursor is not None and not view.help:
         spot = (ABOVE + page.cursor[0], page.cursor[1])
     cursor = (max(min(spot[0], view.height - 1), 0), max(min(spot[1], cells - 1), 0))
-    gpus = tuple(map(ident, scene.status.gpus or ())) if scene.status else ()
-    return Frame(lines, cursor, Extent(picks, room, gpus, page.details, page.locked))
-
-
-def current(picks: tuple[str | None, ...], at: int) -> int:
-    """The row that is chosen: the one meant, or the next that can be."""
-    places = [place for place, pick in enumerate(picks) if pick is not None]
-    return next((place for place in places if place >= at), places[-1] if places else 0)
+    return Frame(lines, cursor, extent)
 
 
 def title(page: Page, scene: Scene) -> Line:

@@ -608,8 +608,10 @@ def pulse(scene: Scene) -> Page:
         rows = [Row([(f" {line}", "yellow")], fixed=True) for line in lines]
         return Page(*OPTIONS["7"], [BLANK], rows, locked=locked)
     cells = max(min(scene.width - 22, 60), 10)
-    address = input_line(view.address, cells, view.focus == "address")
-    token = input_line("*" * len(view.token), cells, view.focus == "token")
+    typed = {"address": view.address, "token": "*" * len(view.token), "ca_file": view.ca_file}
+    address, token, ca_file = (
+        input_line(text, cells, view.focus == name) for name, text in typed.items()
+    )
     head: list[Line] = [
         BLANK,
         [(" This node is standalone: nobody else decides on it.", "")]
@@ -620,14 +622,14 @@ def pulse(scene: Scene) -> Page:
         [(" " * (LABEL_END), ""), ("HOST:PORT, such as esnode-master-01:7443", "dim")],
         labelled("Token", token),
         [(" " * (LABEL_END), ""), ("that admits the node; nothing where none is asked for", "dim")],
+        labelled("CA file", ca_file),
+        [(" " * (LABEL_END), ""), ("of its certificate's authority; else the system's", "dim")],
         BLANK,
-        [(" Tab moves between the fields and the selection; Enter in the last one connects.", "")],
+        [(" Tab moves between the fields and the selection; Enter after the token connects.", "")],
     ]
-    row = {"address": 3, "token": 5}.get(view.focus or "")
     at = None
-    if row is not None:
-        typed = view.address if view.focus == "address" else view.token
-        at = (row, LABEL_END + min(text_cells(typed), cells - 1))
+    if view.focus:
+        at = (3 + 2 * view.field, LABEL_END + min(text_cells(typed[view.focus]), cells - 1))
     return Page(*OPTIONS["7"], head, [], ("Tab=Field",), cursor=at)
 
 
@@ -849,6 +851,8 @@ def instances(scene: Scene, gpu: Gpu) -> list[Row]:
         Column("MEMORY", 15, memory_of),
         Column("UUID", 0, lambda each: each.uuid or DASH, align="<"),
     ]
+    if not tree.devices:
+        return [*rows, Row([("   no instances", "dim")])] if tree.enabled else rows
     head, lines = table(columns, tree.devices, scene.width)
     return [*rows, Row(head, fixed=True), *map(Row, lines)]
 

@@ -31,8 +31,9 @@ class Services(NamedTuple):
     profiles: Callable[[], tuple[list[Profile], str]]
     #: Turns a set ("set:gpu") or a key ("key:enable_gpu") on or off; what came of it.
     turn: Callable[[str, bool], str]
-    #: Connects to a server with a token, which may be empty; what came of it.
-    connect: Callable[[str, str], str]
+    #: Connects to a server with a token and a file of authorities, which may be empty; what came
+    #: of it.
+    connect: Callable[[str, str, str], str]
     #: Why the agent is not this node's to change; empty where it is.
     elsewhere: str = ""
 
@@ -102,7 +103,7 @@ class Session:
             self.view = self.view.to(token="")
             self.run(
                 f"Connecting to {clean(act.address)} ...",
-                lambda: self.services.connect(act.address, act.token),
+                lambda: self.services.connect(act.address, act.token, act.ca_file),
                 lambda said: self.say(str(said)),
             )
 

@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 MENU = "0"
 SCREENS = "123456789"
 #: Screens with a form, and its fields; the last place of Tab is the selection line.
-FIELDS = {"7": ("address", "token")}
+FIELDS = {"7": ("address", "token", "ca_file")}
 #: What the table of GPUs may be sorted by.
 SORTS = ("gpu", "util", "memory", "temperature", "power", "health")
 #: Letters that do what a function key does, for terminals that lack those.
@@ -30,13 +30,16 @@ LONGEST = 512
 
 
 class View(Struct, frozen=True):
-    """Where the operator is. ``top`` is the first row shown, ``at`` the one that is chosen."""
+    """Where the operator is. ``top`` is the first row shown, ``at`` the one that is chosen, and
+    ``pick`` what that stands for, once somebody has chosen it: it is followed when rows are sorted
+    anew."""
 
     screen: str = MENU
     #: The screens that F12 leads back to.
     back: tuple[str, ...] = ()
     top: int = 0
     at: int = 0
+    pick: str | None = None
     width: int = 80
     height: int = 24
     help: bool = False
@@ -52,6 +55,7 @@ class View(Struct, frozen=True):
     field: int = 0
     address: str = ""
     token: str = ""
+    ca_file: str = ""
     message: str = ""
     #: What is under way, on another thread.
     busy: str = ""
@@ -59,6 +63,10 @@ class View(Struct, frozen=True):
 
     def to(self, **changes: object) -> View:
         return structs.replace(self, **changes)
+
+    def first(self, **changes: object) -> View:
+        """At the first row."""
+        return self.to(top=0, at=0, pick=None, **changes)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -80,6 +88,7 @@ class Act(NamedTuple):
     pick: str = ""
     address: str = ""
     token: str = ""
+    ca_file: str = ""
 
     def __repr__(self) -> str:
         return f"Act({self.what!r})"
@@ -98,7 +107,7 @@ class Extent(NamedTuple):
 
 def press(view: View, key: str, page: Extent) -> tuple[View, Act | None]:
     """What a key does; ``key`` is a letter, or a name such as "f3", "up" or "enter"."""
-    view = view.to(message="")
+    view = followed(view.to(message=""), page)
     if key == "f3":
         return view, Act("exit")
     if page.locked and view.focus:  # its form is not there: keys are those of any screen
@@ -111,7 +120,7 @@ def press(view: View, key: str, page: Extent) -> tuple[View, Act | None]:
         if key.isdigit():
             return view.to(typed=(view.typed + key)[-2:]), None
         if key == "/":
-            return view.to(filtering=True, top=0, at=0), None
+            return view.first(filtering=True), None
         key = LETTERS.get(key, key)
         if key == "f3":
             return view, Act("exit")
@@ -127,14 +136,14 @@ def edit(view: View, key: str) -> View | None:
     name = "filter" if view.filtering else str(view.focus)
     text: str = getattr(view, name)
     if len(key) == 1:
-        return view.to(**{name: (text + key)[:LONGEST]}, top=0, at=0)
+        return view.first(**{name: (text + key)[:LONGEST]})
     if key == "backspace":
-        return view.to(**{name: text[:-1]}, top=0, at=0)
+        return view.first(**{name: text[:-1]})
     if key == "clear":
-        return view.to(**{name: ""}, top=0, at=0)
+        return view.first(**{name: ""})
     if view.filtering and key in ("enter", "tab", "f12"):
         kept = "" if key == "f12" else view.filter
-        return view.to(filtering=False, filter=kept, top=0, at=0)
+        return view.first(filtering=False, filter=kept)
     if not view.filtering and key in ("up", "down"):
         return tab(view, 1 if key == "down" else -1)
     return None
@@ -157,7 +166,8 @@ def enter(view: View, page: Extent) -> tuple[View, Act | None]:
             return tab(view, 1), None
         if not view.address:
             return view.to(message="Type the address of the server as HOST:PORT.", field=0), None
-        return view, Act("connect", address=view.address.strip(), token=view.token)
+        asked = view.address.strip(), view.token, view.ca_file.strip()
+        return view, Act("connect", "", *asked)
     pick = page.picks[view.at] if view.at < len(page.picks) else None
     if pick is None:
         return view, None
@@ -180,8 +190,8 @@ def go(view: View, screen: str) -> View:
         return view.to(help=False)
     back = tuple(each for each in view.back if each != screen)
     back = () if screen == MENU else (*back, view.screen)[-8:]
-    return view.to(
-        screen=screen, back=back, top=0, at=0, filter="", filtering=False, typed="", field=0,
+    return view.first(
+        screen=screen, back=back, filter="", filtering=False, typed="", field=0,
         token="", help=False, detail=False,
     )  # fmt: skip
 
@@ -189,14 +199,14 @@ def go(view: View, screen: str) -> View:
 def leave(view: View, page: Extent) -> tuple[View, Act | None]:
     """Back to where one came from."""
     if view.help:
-        return view.to(help=False, top=0, at=0), None
+        return view.first(help=False), None
     if view.filter:
-        return view.to(filter="", top=0, at=0), None
+        return view.first(filter=""), None
     if view.screen == MENU:
         return view.to(message="This is the first screen; F3 leaves the console."), None
     screen = view.back[-1] if view.back else MENU
-    found = go(view, screen)
-    return found.to(back=tuple(view.back[:-1])), None
+    pick = f"gpu:{view.gpu}" if view.screen == "9" else f"screen:{view.screen}"
+    return go(view, screen).to(back=tuple(view.back[:-1]), pick=pick), None
 
 
 def tab(view: View, step: int) -> View:
@@ -217,7 +227,17 @@ def move(view: View, page: Extent, step: int) -> tuple[View, Act | None]:
         return view.to(top=top if abs(step) == 1 else view.top), None
     way = way if step > 0 else way[::-1]
     at = next((each for each in way if abs(each - view.at) >= abs(step)), way[-1])
-    return show(view.to(at=at), page), None
+    return show(view.to(at=at, pick=page.picks[at]), page), None
+
+
+def followed(view: View, page: Extent) -> View:
+    """At the row that was chosen, wherever it is now; else at the next one that can be."""
+    if view.pick in page.picks and view.pick is not None:
+        at = page.picks.index(view.pick)
+        return view if at == view.at else show(view.to(at=at), page)
+    places = [place for place, pick in enumerate(page.picks) if pick is not None]
+    at = next((place for place in places if place >= view.at), places[-1] if places else 0)
+    return view.to(at=at)
 
 
 def show(view: View, page: Extent) -> View:
@@ -238,7 +258,7 @@ def turn(view: View, page: Extent, step: int) -> tuple[View, Act | None]:
     if view.screen != "9" or not page.gpus:
         return view, None
     at = page.gpus.index(view.gpu) if view.gpu in page.gpus else 0
-    return view.to(gpu=page.gpus[(at + step) % len(page.gpus)], top=0, at=0), None
+    return view.first(gpu=page.gpus[(at + step) % len(page.gpus)]), None
 
 
 def detail(view: View, page: Extent) -> tuple[View, Act | None]:
@@ -254,11 +274,11 @@ def sort(view: View, page: Extent) -> tuple[View, Act | None]:
     if view.screen not in ("2", "4"):
         return view.to(message="F6 sorts GPUs, on screens 2 and 4."), None
     name = SORTS[(SORTS.index(view.sort) + 1) % len(SORTS)]
-    return view.to(sort=name, descending=name != "gpu", top=0, at=0), None
+    return view.first(sort=name, descending=name != "gpu"), None
 
 
 def order(view: View, page: Extent) -> tuple[View, Act | None]:
-    return view.to(descending=not view.descending, top=0, at=0), None
+    return view.first(descending=not view.descending), None
 
 
 def space(view: View, page: Extent) -> tuple[View, Act | None]:
@@ -273,7 +293,7 @@ def unknown(view: View, page: Extent) -> tuple[View, Act | None]:
 Does = Callable[[View, Extent], tuple[View, Act | None]]
 
 DOES: dict[str, Does] = {
-    "f1": lambda view, page: (view.to(help=not view.help, top=0, at=0), None),
+    "f1": lambda view, page: (view.first(help=not view.help), None),
     "f5": lambda view, page: (view.to(message="Asking the agent."), Act("refresh")),
     "f6": sort,
     "f7": order,
@@ -305,4 +325,4 @@ def scroll(view: View, page: Extent, step: int) -> tuple[View, Act | None]:
     else:
         within = [at for at in places if top <= at < top + page.room]
         at = min(within or places, key=lambda each: abs(each - (view.at + step)))
-    return view.to(top=top, at=at), None
+    return view.to(top=top, at=at, pick=page.picks[at]), None

@@ -79,18 +79,18 @@ def test_connecting_to_a_controller_and_what_is_refused_then(
 ) -> None:
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
     with Controller() as server:
-        file.write_text(f'managed_ca_file = "{server.write_ca(tmp_path)}"\n')
-        before = file.read_text()
+        file.write_text("")
+        authority = str(server.write_ca(tmp_path))
         with pytest.raises(console.Undone, match="not connected"):
-            console.connect(arguments(file), server.address, "wrong")
+            console.connect(arguments(file), server.address, "wrong", authority)
         assert console.refusal(arguments(file)) == ""
-        said = console.connect(arguments(file), server.address, JOIN)
+        said = console.connect(arguments(file), server.address, JOIN, authority)
         assert f"connected to {server.address}" in said
     found, problem = console.profiles(arguments(file))
     assert found and server.address in problem and "disconnect" in problem
     with pytest.raises(OSError, match="disconnect"):
         console.turn(arguments(file), "set:gpu", False)
-    assert file.read_text() == before
+    assert file.read_text() == ""
 
 
 def test_connecting_is_the_commands_and_hides_the_token(
@@ -106,12 +106,12 @@ def test_connecting_is_the_commands_and_hides_the_token(
     )
     program.chmod(0o755)
     monkeypatch.setattr(console.sys, "executable", str(program))
-    assert console.connect(arguments(file), "good:1", "s3cr3t") == "connected to good:1"
+    assert console.connect(arguments(file), "good:1", "s3cr3t", "/ca.pem") == "connected to good:1"
     words, token = seen.read_text().splitlines()
     assert token == "s3cr3t" and "s3cr3t" not in words
-    assert f"--config={file}" in words and "server connect --address good:1" in words
+    assert f"--config={file}" in words and "server connect --address good:1 --token-file - --ca-file /ca.pem" in words
     with pytest.raises(console.Undone, match=r"^not connected: refused$"):
-        console.connect(arguments(file), "bad:1", "")
+        console.connect(arguments(file), "bad:1", "", "")
 
 
 def test_flags_are_passed_on_without_secrets() -> None:

@@ -43,7 +43,7 @@ class Node:
         self.on = {"enable_cpu": True, "enable_gpu": True}
         self.turned: list[tuple[str, bool]] = []
         self.refusal = ""
-        self.connected: list[tuple[str, str]] = []
+        self.connected: list[tuple[str, str, str]] = []
         self.connecting: Callable[[], str] = lambda: "connected to it"
 
     def services(self) -> Services:
@@ -71,8 +71,8 @@ class Node:
         self.on[key] = on
         return f"{name} is saved"
 
-    def connect(self, address: str, token: str) -> str:
-        self.connected.append((address, token))
+    def connect(self, address: str, token: str, ca_file: str) -> str:
+        self.connected.append((address, token, ca_file))
         return self.connecting()
 
 
@@ -237,13 +237,13 @@ def test_connecting_shows_no_token_and_what_came_of_it() -> None:
     node.connecting = connecting
     with console(node) as seen:
         seen.press("7\rmaster:7443\t")
-        seen.press("\x1b[200~s3cr3t q\x1b[201~\r")  # pasted
+        seen.press("\x1b[200~s3cr3t q\x1b[201~\t/ca\r")  # pasted
         seen.shows("Connecting to master:7443")
         seen.press(ESCAPE)  # keys go on
         seen.shows("Main Menu")
         may.set()
         seen.shows("not connected: no answer from master:7443")
-    assert node.connected == [("master:7443", "s3cr3t q")]
+    assert node.connected == [("master:7443", "s3cr3t q", "/ca")]
     assert seen.session.view.token == ""
     assert "s3cr3t" not in seen.out.getvalue()
 

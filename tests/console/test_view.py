@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from esnode.console.cells import plain
 from esnode.console.frame import frame
 from esnode.console.view import SORTS, Act, View, press
 
-from .scenes import scene, seen, uuid
+from .scenes import replace, scene, seen, uuid
 
 
 def keyed(view: View, *keys: str, name: str = "busy") -> tuple[View, list[Act]]:
@@ -100,6 +101,28 @@ def test_moving_keeps_the_chosen_row_on_the_screen() -> None:
     assert keyed(View(screen="2", height=14), "end")[0].at == 15
 
 
+def test_the_chosen_gpu_stays_chosen_when_gpus_are_sorted_anew() -> None:
+    """And in view, wherever it has gone."""
+    found = seen("busy")
+    view = View(screen="2", sort="temperature", height=14)
+    for key in ("down", "down", "end", "up"):
+        view, _ = press(view, key, frame(scene(found, view)).extent)
+    chosen = view.pick
+    assert chosen == f"gpu:{uuid(14)}"
+    assert found.status and found.status.gpus
+    gpus = [replace(gpu, temperature_celsius=99.0 - at) for at, gpu in enumerate(found.status.gpus)]
+    found.status = replace(found.status, gpus=gpus)
+    (line,) = [line for line in frame(scene(found, view)).lines if "chosen" in str(line)]
+    assert plain(line).split()[0] == "14"
+    opened, _ = press(view, "enter", frame(scene(found, view)).extent)
+    assert (opened.screen, opened.gpu) == ("9", uuid(14))
+    back, _ = press(opened, "f12", frame(scene(found, opened)).extent)
+    assert back.pick == chosen
+    found.status = replace(found.status, gpus=gpus[:14])  # it has gone: another one is chosen
+    opened, _ = press(view, "enter", frame(scene(found, view)).extent)
+    assert opened.screen == "9" and opened.gpu != uuid(14)
+
+
 def test_a_screen_without_choices_scrolls() -> None:
     view, _ = keyed(View(screen="9"), "down", "down", "pagedown")
     assert view.top > 2
@@ -113,9 +136,12 @@ def test_the_form_gathers_address_and_token() -> None:
     (act,) = acts
     assert (act.what, act.address, act.token) == ("connect", "h0st:1", "q?/ 9")
     assert "q?/" not in repr(act)
+    form = View(screen="7", address="h0st:1", field=1)
+    (act,) = keyed(form, "tab", *"/ca", "enter", name="small-vm")[1]
+    assert (act.address, act.token, act.ca_file) == ("h0st:1", "", "/ca")
     view, acts = keyed(View(screen="7"), "enter", name="small-vm")
     assert "HOST:PORT" in view.message and not acts
-    view, _ = keyed(View(screen="7", token="t"), "tab", "tab", "1", "enter", name="small-vm")
+    view, _ = keyed(View(screen="7", token="t"), "tab", "tab", "tab", "1", "enter", name="small-vm")
     assert (view.screen, view.token) == ("1", "")
 
 
