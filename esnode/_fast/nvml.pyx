@@ -1851,15 +1851,16 @@ cdef class Driver:
 
     cdef int _place(self) except -1:
         """Finds out which GPUs are there, of those that have a slot. One that hangs, in no place,
-        is there until all others have told what they are; what has its UUID then is hidden."""
+        is there until all others have told what they are; what has its UUID then is hidden, unless
+        its call has returned by now."""
         cdef Gpu gpu
         cdef bint unknown = False, hangs = False
         told = {}
         for each in self.slots:
             gpu = <Gpu>each
             gpu.slot.hidden = False
-            hangs |= gpu.slot.late
-            if gpu.slot.done and gpu.uuid is not None:
+            hangs |= gpu.slot.late or not gpu.slot.placed
+            if gpu.slot.placed and gpu.slot.done and gpu.uuid is not None:
                 told[gpu.uuid] = gpu
             unknown |= gpu.slot.placed and gpu.slot.stale and not gpu.slot.done
         self.gpus = self.slots
@@ -1873,7 +1874,9 @@ cdef class Driver:
                 self.shifted |= gpu.slot.placed
         for each in self.slots:
             gpu = <Gpu>each
-            if not gpu.slot.hidden and (gpu.slot.placed or unknown or gpu.uuid in told):
+            if gpu.slot.hidden:
+                continue
+            if gpu.slot.placed or (unknown if gpu.uuid not in told else gpu.slot.late):
                 self.gpus.append(gpu)
         return 0
 
