@@ -580,8 +580,8 @@ class Rules:
             known = [w.risen[i] for i in errors if w.risen[i] == w.risen[i]]
             if not known and all(now[i] != now[i] for i in links):
                 return None
-            up = sum(now[i] == 1 for i in links)
-            down = sum(now[i] == 0 for i in links)
+            states = [now[i] for i in links]
+            up, down = states.count(1), states.count(0)
             most_links[gpu] = max(most_links[gpu], up)
             reasons = []
             if down:  # where none is up it may have no bridge
