@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at the file, and until a changed one is taken for complete: who writes
 #: it in place first empties it.
-PERIOD = 1.0
+PERIOD = 2.0
 SETTLED = 0.25
 #: Bytes of a file that is looked at.
 SIZE = 1 << 20

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks at the file.
-LOOK = 1.0
+LOOK = 2.0
 #: Seconds to wait after a failure, at first and at most; each wait is twice the one before, and
 #: some random part of it is left out, so that nodes that lost a controller together come back one
 #: by one.
