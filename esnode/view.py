@@ -769,12 +769,13 @@ def ports_of(pair: Pair) -> Iterator[status.Port]:
 
 def interfaces_of(pair: Pair) -> Iterator[status.Interface]:
     now = pair.now
+    up = operational(now)
     for (iface,) in now.keys("esnode_network_rx_bytes_total"):
         lost = pair.rate("esnode_network_rx_dropped_total", iface)
         unsent = pair.rate("esnode_network_tx_dropped_total", iface)
         yield status.Interface(
             iface=iface or "",
-            up=flag(now.get("esnode_network_up", iface)),
+            up=up.get(iface),
             speed_bytes=now.get("esnode_network_speed_bytes", iface),
             rx_bytes_per_sec=pair.rate("esnode_network_rx_bytes_total", iface),
             tx_bytes_per_sec=pair.rate("esnode_network_tx_bytes_total", iface),
@@ -782,12 +783,23 @@ def interfaces_of(pair: Pair) -> Iterator[status.Interface]:
         )
 
 
+def operational(now: Tick) -> dict[str | None, bool | None]:
+    """Whether each interface is up. None: its driver tells no state, as that of lo and of tunnels;
+    the metric is 0 then, as node_exporter's is."""
+    found = {iface: flag(value) for (iface,), value in now.rows("esnode_network_up")}
+    for iface, *_, state in now.keys("esnode_network_info"):
+        if state == "unknown":
+            found[iface] = None
+    return found
+
+
 def primary(now: Tick) -> str | None:
-    """The interface that is up and has carried the most, but for lo."""
+    """The interface that has carried the most, of those that are not known to be down."""
     most: tuple[float, str | None] = (-1, None)
+    up = operational(now)
     for (iface,), received in now.rows("esnode_network_rx_bytes_total"):
         sent = now.get("esnode_network_tx_bytes_total", iface)
-        if iface == "lo" or sent is None or now.get("esnode_network_up", iface) != 1:
+        if iface == "lo" or sent is None or up.get(iface, False) is False:
             continue
         if received + sent > most[0]:
             most = received + sent, iface

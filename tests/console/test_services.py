@@ -109,7 +109,10 @@ def test_connecting_is_the_commands_and_hides_the_token(
     assert console.connect(arguments(file), "good:1", "s3cr3t", "/ca.pem") == "connected to good:1"
     words, token = seen.read_text().splitlines()
     assert token == "s3cr3t" and "s3cr3t" not in words
-    assert f"--config={file}" in words and "server connect --address good:1 --token-file - --ca-file /ca.pem" in words
+    assert (
+        f"--config={file}" in words
+        and "server connect --address good:1 --token-file - --ca-file /ca.pem" in words
+    )
     with pytest.raises(console.Undone, match=r"^not connected: refused$"):
         console.connect(arguments(file), "bad:1", "", "")
 
