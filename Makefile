@@ -25,7 +25,9 @@ help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 $(BIN)/python:
+	@$(PYTHON) scripts/needs.py
 	$(PYTHON) -m venv $(VENV)
+	@echo "The first time takes a minute or two: dependencies by pip, extensions by the C compiler"
 
 # One stamp for each set of dependencies; a changed source builds the extensions again.
 $(VENV)/.run: $(BIN)/python $(SOURCES)
@@ -76,7 +78,7 @@ asan: $(VENV)/.dev  ## The extensions' tests under the address and undefined-beh
 	if [ -d ../shared ]; then ln -sfn ../../shared build/shared; fi
 	cd build/asan && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	  $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider --capture=sys $(TESTS) $(ARGS)
+	  "$(CURDIR)"/$(BIN)/python -m pytest -p no:cacheprovider --capture=sys $(TESTS) $(ARGS)
 
 $(VENV)/.fuzz: $(VENV)/.dev
 	command -v clang >/dev/null
@@ -85,7 +87,7 @@ $(VENV)/.fuzz: $(VENV)/.dev
 
 fuzz: $(VENV)/.fuzz  ## Feed the readers with odd bytes for SECONDS, or one TARGET of tests/fuzz; needs clang
 	CC=clang LDSHARED="clang -shared" $(call sanitized,fuzz,$(COMMA)fuzzer-no-link)
-	cd build/fuzz && $(CURDIR)/$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS) --seed $(SEED) $(FILES)
+	cd build/fuzz && "$(CURDIR)"/$(BIN)/python -m tests.fuzz $(TARGET) --seconds $(SECONDS) --seed $(SEED) $(FILES)
 
 sanitize:  ## `make fuzz`; where that cannot be done, the tests with made-up input under gcc's sanitizers
 	@if $(MAKE) --no-print-directory $(VENV)/.fuzz; then $(MAKE) --no-print-directory fuzz; \
