@@ -33,6 +33,8 @@ STAND_INS = {
     "mig_config_devices": "NVIDIA_MIG_CONFIG_DEVICES",
 }
 IGNORED = ("", "void")
+#: Switches of what this version has not.
+UNBUILT = ("enable_gpu_amd", "enable_app", "orchestrator.enabled")
 SECRETS = frozenset({"managed_join_token", "orchestrator.token"})
 #: Keys that count from the start of the agent on; a reload takes up all others. Those in a table,
 #: too, where its name stands here.
@@ -82,7 +84,7 @@ class ConfigError(Exception):
 class Orchestrator(msgspec.Struct, frozen=True, kw_only=True):
     """The table ``[orchestrator]``."""
 
-    enabled: Annotated[bool, Meta(description="Run the orchestrator.")] = False
+    enabled: Annotated[bool, Meta(description="Run the orchestrator (not built yet).")] = False
     allow_public: Annotated[
         bool, Meta(description="Serve its API on other addresses than loopback.")
     ] = False
@@ -147,13 +149,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     enable_network: Annotated[bool, Meta(description="Collect network metrics.")] = True
     enable_gpu: Annotated[bool, Meta(description="Collect NVIDIA GPUs.")] = True
     enable_power: Annotated[bool, Meta(description="Collect power and temperatures.")] = True
-    enable_gpu_amd: Annotated[bool, Meta(description="Collect AMD GPUs.")] = False
+    enable_gpu_amd: Annotated[bool, Meta(description="Collect AMD GPUs (not built yet).")] = False
     enable_gpu_mig: Annotated[bool, Meta(description="Collect MIG instances.")] = False
     enable_gpu_events: Annotated[bool, Meta(description="Listen for GPU events.")] = False
     k8s_mode: Annotated[
         bool, Meta(description="Add the Kubernetes resource names to GPU and MIG information.")
     ] = False
-    enable_app: Annotated[bool, Meta(description="Read a model server's own metrics.")] = False
+    enable_app: Annotated[
+        bool, Meta(description="Read a model server's own metrics (not built yet).")
+    ] = False
 
     cpu_per_core_detail: Annotated[bool, Meta(description="CPU time of each core by state.")] = (
         False
@@ -711,6 +715,11 @@ def load(arguments: Arguments, environment: Mapping[str, str]) -> Settings:
         if name not in values and text.lower() not in IGNORED:
             values[name] = KEYS[name].accept(text, variable)
             origins[name] = variable
+    notes += [
+        f"{origins[name]}: {name} has no effect in this version"
+        for name in UNBUILT
+        if values.get(name)
+    ]
     top = {name: value for name, value in values.items() if "." not in name}
     table = {name.partition(".")[2]: value for name, value in values.items() if "." in name}
     config = Config(**top, orchestrator=Orchestrator(**table))

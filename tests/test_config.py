@@ -193,7 +193,7 @@ def test_a_key_is_flag_variable_and_toml(name: str, nowhere: Path) -> None:
     ):
         assert loaded.value(name) == value
         assert loaded.origins == {name: origin}
-        assert not loaded.warnings
+        assert len(loaded.warnings) == (name in config.UNBUILT and value is True)
 
 
 def test_flags_beat_variables_beat_the_file_beats_defaults(nowhere: Path) -> None:
@@ -340,6 +340,15 @@ def test_an_unknown_variable_is_a_warning(nowhere: Path) -> None:
     (warning,) = load(variables={"ESNODE_LOG_LEVL": "info", "ESNODIUM": "x"}).warnings
     assert "ESNODE_LOG_LEVL" in warning
     assert "ESNODE_LOG_LEVEL" in warning
+
+
+def test_a_switch_of_what_is_not_built_is_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "esnode.toml"
+    file.write_text("enable_app = true\nenable_gpu_amd = false\n[orchestrator]\nenabled = true\n")
+    assert load(f"--config={file}").warnings == (
+        f"{file}: enable_app has no effect in this version",
+        f"{file}: orchestrator.enabled has no effect in this version",
+    )
 
 
 @pytest.mark.parametrize(
