@@ -229,11 +229,14 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     places = ("proc", "sys/block", "sys/class", "sys/devices/system", f"sys/{NVME}/hwmon3")
     # By the archive's own paths: some of its links lead out of the tree.
     files = captured.files(captured.read())
-    return host, [
+    spoilt = [
         host.parent / path
         for path in files
         if path.startswith(tuple(f"fixtures/{place}/" for place in places))
     ]
+    for path in spoilt:
+        path.chmod(0o600)
+    return host, spoilt
 
 
 #: What is known without a file's text: an array without disks, the kernel's and our own clock. A

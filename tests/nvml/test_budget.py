@@ -40,7 +40,9 @@ def host(root: Path) -> int:
 def flags(fake: Fake, root: Path) -> int:
     """The series of the GPUs' degradation, when all of it is known."""
     off = {f"enable_{name}": False for name in ("cpu", "memory", "disk", "network", "power")}
-    settings = config(root, nvml_library=str(fake.path), **{**off, "enable_gpu": True})
+    settings = config(
+        root, nvml_library=str(fake.path), **{**off, "enable_gpu": True, "enable_gpu_events": True}
+    )
     agent = Agent(Settings(settings, {}, None, ()))
     for _ in range(2):
         agent.read()

@@ -18,7 +18,9 @@ from tests.hardware import record
 
 ROOT = Path(__file__).parents[2]
 #: Of nvidia-smi: what it shows of the fake's GPUs, read by nvidia-ml-py.
-SMI = """#!{python}
+SMI = """#!/bin/sh
+'''exec' "{python}" "$0" "$@"
+' '''  # Python's path may have a space in it
 import sys
 import pynvml as nv
 KEYS = {{

@@ -165,7 +165,12 @@ def test_an_export_that_is_ended_leaves_nothing(number: int, path: Path, tmp_pat
     out = tmp_path / "out"
     out.write_text("old")
     words = [sys.executable, "-c", ENDLESS, "tsdb", "export", str(out), "--path", str(path)]
-    process = subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        words,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # nohup has it ignored
+    )
     wait_for(lambda: any(each.stat().st_size > 1 << 20 for each in tmp_path.iterdir()), "it writes")
     process.send_signal(number)
     assert process.wait(PATIENCE) == 128 + number
