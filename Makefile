@@ -98,4 +98,4 @@ ci: export SEED = 1
 ci: lint test docs-check sanitize  ## What CI runs
 
 clean:  ## Remove what the other targets made
-	rm -rf .venv build esnode/_fast/*.so
+	rm -rf .venv build esnode/_fast/*.so *.egg-info .*_cache .hypothesis .benchmarks

@@ -1,3 +1,3 @@
-"""ESNODE-Core: one agent per node for every metric of a GPU server."""
+"""ESNODE-Core: one agent per node for the metrics of a GPU server."""
 
 __version__ = "0.1.0"

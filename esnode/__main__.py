@@ -13,38 +13,38 @@ USAGE = """Usage: esnode-core [FLAGS] [COMMAND]
 
 Without a command: collect, and serve metrics over HTTP.
 
-  --once       print one page of metrics and exit
+  --once         print one page of metrics and exit
   --config PATH  read this TOML file
-  --no-color   no colours in what commands print; so does NO_COLOR in the environment
-  --version    print the version and exit
-  --help       print this and exit
+  --no-color     no colours in what commands print; so does NO_COLOR in the environment
+  --version      print the version and exit
+  --help         print this and exit
 
 Commands:
-  cli                the full-screen console: the node, its GPUs, profiles, the agent
-  status [--watch]   the node on one screen
-  check              whether the node is fit for work, as an exit code and one line
-  events [--follow]  GPU errors and degradation: what happened, and what happens
-  metrics [SET]      the agent's metrics: basic, full, gpu-only or power-only
-  diagnostics        what can be read and what not, and how to mend it
-  config show        the effective configuration, and where each value is from
-  config check [FILE]     whether the configuration is valid, or that of a file
-  config set KEY=VALUE... change keys in the file; a running agent takes them up
-  profiles                the sets of metrics, whether they are on, and where that is from
-  enable-metric-set SET   turn host, gpu, power, app or all on, in the file
-  disable-metric-set SET  turn one off
-  gpu release        tell the running agent to let go of the GPUs for a while
-  gpu attach         tell it to take them again
-  server connect     have a controller, ESNODE-Pulse, manage this node
-  server status      which one does, the last contact, and the state
-  server disconnect  make the node standalone again
-  disconnect         the same
-  tsdb ls            the blocks of the local history
-  tsdb stat          its bytes per sample, and the time it covers
-  tsdb verify        whether it is damaged
-  tsdb export FILE   a range of it as a file
-  tsdb backfill      send a range of it to a server of time series
-  completion SHELL        a script that lets bash, zsh or fish complete all this
-  xid [CODE]         what an error code of the NVIDIA driver means; without CODE, all
+  cli                      the full-screen console: the node, its GPUs, profiles, the agent
+  status [--watch]         the node on one screen
+  check                    whether the node is fit for work, as an exit code and one line
+  events [--follow]        GPU errors and degradation: what happened, and what happens
+  metrics [SET]            the agent's metrics: basic, full, gpu-only or power-only
+  diagnostics              what can be read and what not, and how to mend it
+  config show              the effective configuration, and where each value is from
+  config check [FILE]      whether the configuration is valid, or that of a file
+  config set KEY=VALUE...  change keys in the file; a running agent takes them up
+  profiles                 the sets of metrics, whether they are on, and where that is from
+  enable-metric-set SET    turn host, gpu, power, app or all on, in the file
+  disable-metric-set SET   turn one off
+  gpu release              tell the running agent to let go of the GPUs for a while
+  gpu attach               tell it to take them again
+  server connect           have a controller, ESNODE-Pulse, manage this node
+  server status            which one does, the last contact, and the state
+  server disconnect        make the node standalone again
+  disconnect               the same
+  tsdb ls                  the blocks of the local history
+  tsdb stat                its bytes per sample, and the time it covers
+  tsdb verify              whether it is damaged
+  tsdb export FILE         a range of it as a file
+  tsdb backfill            send a range of it to a server of time series
+  completion SHELL         a script that lets bash, zsh or fish complete all this
+  xid [CODE]               what an error code of the NVIDIA driver means; without CODE, all
 
 Flags, each also a key of the file and a variable ESNODE_<KEY>:
 """

@@ -3,7 +3,7 @@
 #   scripts/smoke.sh [HOST:PORT]
 set -eu
 base="http://${1:-127.0.0.1:9100}"
-for path in / /healthz /readyz /metrics; do
+for path in / /healthz /readyz /metrics /status /recent '/events?follow=false'; do
     printf '%s ' "$path"
     curl --silent --fail --max-time 5 --output /dev/null --write-out '%{http_code}\n' "$base$path"
 done

@@ -1,0 +1,1 @@
+"""What runs without the GIL, in Cython: readers, tables, encoders. A .pyi is for mypy."""
