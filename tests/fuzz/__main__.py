@@ -41,7 +41,8 @@ def preload() -> NoReturn:
     os.execve(
         sys.executable,
         [sys.executable, "-m", "tests.fuzz", *sys.argv[1:]],
-        {**os.environ, **SANITIZERS, "LD_PRELOAD": str(library)},
+        # The loader takes a space for the next library: the way from here may have none.
+        {**os.environ, **SANITIZERS, "LD_PRELOAD": os.path.relpath(library)},
     )
 
 
