@@ -286,6 +286,7 @@ class Agent:
         self.degradation.configure(config)
         self.derived.interval = config.scrape_interval_seconds
         self.rounds.pace(config.scrape_interval_seconds)
+        self.recent.pace(config.scrape_interval_seconds)
         self.view.config = config
         self.view.facts = self.facts()
         if self.recorder:

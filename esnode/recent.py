@@ -81,15 +81,20 @@ class Recent:
     from the one that closes rounds; ``ask`` has :meth:`answer` called there."""
 
     def __init__(self, interval: float) -> None:
-        self.interval = interval
-        #: Seconds between two points: a number of ticks.
-        self.step = interval * max(1, math.ceil(round(LEAST / interval, 6)))
-        self.length = max(2, int(SPAN / self.step) + 1)
         self.ask: Callable[[], None] = lambda: None
         self._clear()
         self._document: bytes | None = None
         self._waiting: list[Callable[[bytes], None]] = []
         self._lock = threading.Lock()
+        self.pace(interval)
+
+    def pace(self, interval: float) -> None:
+        """Ticks are so many seconds apart from now on; any thread may call it."""
+        self.interval = interval
+        #: Seconds between two points: a number of ticks.
+        self.step = interval * max(1, math.ceil(round(LEAST / interval, 6)))
+        with self._lock:
+            self._document = None
 
     def _clear(self) -> None:
         self._times = array("q")
@@ -109,9 +114,7 @@ class Recent:
         if self._times and point.unix_ms <= self._times[-1]:  # the clock was put back
             self._clear()
         every = [self._node, *self._gpus.values()]
-        while self._times and (
-            len(self._times) >= self.length or point.unix_ms - self._times[0] > 1000 * SPAN
-        ):
+        while self._times and point.unix_ms - self._times[0] > 1000 * SPAN:
             del self._times[0]
             for lines in every:
                 lines.drop()

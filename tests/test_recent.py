@@ -96,6 +96,25 @@ def test_a_clock_that_is_put_back() -> None:
     assert document(recent)["cpu_util_percent"] == [7]
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 60), (60, 1), (5, 1)])
+def test_ticks_that_are_further_apart_or_closer(before: float, after: float) -> None:
+    recent = Recent(before)
+    fill(recent, int(1000 / before), before)
+    kept = document(recent)["unix_ms"]
+    recent.pace(after)
+    assert document(recent)["step_seconds"] == recent.step == max(after, 3)
+    assert document(recent)["unix_ms"] == kept
+    start = 1000
+    for tick in range(int(1000 / after)):
+        found = point(tick, start + tick * after)
+        if recent.is_due(found.unix_ms):
+            recent.add(found)
+    times = document(recent)["unix_ms"]
+    assert isinstance(times, list)
+    assert SPAN - 2 * recent.step < (times[-1] - times[0]) / 1000 <= SPAN
+    assert {b - a for a, b in pairwise(times)} == {1000 * recent.step}
+
+
 def test_it_is_made_once_a_tick_and_not_by_who_asks() -> None:
     recent = Recent(5)
     asked: list[int] = []
@@ -159,3 +178,9 @@ def test_the_values_are_those_of_the_status(agent: Agent) -> None:
         assert (ours["gpu"], ours["uuid"]) == (theirs["gpu"], theirs["uuid"])
         for key in GPU:
             assert ours[key] == [theirs[key]]
+
+
+def test_it_goes_on_with_the_ticks_of_another_configuration(agent: Agent) -> None:
+    agent.adopt(msgspec.structs.replace(agent.config, scrape_interval_seconds=60))
+    agent.read()
+    assert agent.recent.step == 60
