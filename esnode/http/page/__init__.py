@@ -40,9 +40,10 @@ def source() -> Source:
 
 
 def document(version: str, paths: Iterable[str]) -> bytes:
-    """The page of an agent, with links to its other routes for who has no use for the rest."""
+    """The page of an agent, with links to its other routes for who has no use for the rest; they
+    are relative, for a proxy may have it below another path."""
     links = "".join(
-        f'<li><a href="{html.escape(path)}">{html.escape(path)}</a></li>' for path in paths
+        f'<li><a href="{html.escape(path[1:])}">{html.escape(path)}</a></li>' for path in paths
     )
     text = (
         source().text.replace("{{links}}", links, 1).replace("{{version}}", html.escape(version), 1)
