@@ -127,6 +127,22 @@ def test_a_clock_that_is_put_back_does_not_stop_the_charts(tab: Page) -> None:
         assert tab.complaints == []
 
 
+def test_a_tab_that_nobody_sees_draws_once_when_it_is_seen_again(
+    tab: Page, chromium: Browser
+) -> None:
+    with Stage(show={"gpus": 1, "past": 20}) as stage:
+        show(tab, stage)
+        other = chromium.page()
+        other.ask("Page.bringToFront")
+        tab.wait("document.hidden")
+        tab.run("frames_asked = 0; requestAnimationFrame = () => { frames_asked++; }")
+        for minute in range(1, 6):  # a night has thousands, all of which the tab would draw at once
+            stage.tell(show={"gpus": 1, "ahead": 60 * minute, "patch": {"cpu_cores": minute}})
+        tab.wait("document.querySelector('[data-v=load]').innerText.startsWith('5 CPUs')")
+        assert tab.run("frames_asked") <= 1
+        other.close()
+
+
 def test_what_is_not_known_is_a_dash(tab: Page) -> None:
     keep = {"last_scrape_unix_ms", "schema_version", "mode", "healthy", "agent", "last_errors"}
     keep |= {"degradation_reasons", "tsdb", "managed", "orchestrator", "gpus"}
@@ -198,15 +214,50 @@ def test_a_stream_that_is_lost_is_found_again(tab: Page) -> None:
         assert [text for text in shown if text.startswith("Xid")] == ["Xid 48", "Xid 79"]
 
 
+def test_only_what_happens_is_told_as_news(tab: Page) -> None:
+    """To a screen reader; whatever the clocks say."""
+    with Stage(show={"gpus": 1}) as stage:
+        stage.tell(send=["gpu", {**XID, "unix_ms": 4e12}])
+        show(tab, stage)
+        tab.wait("document.querySelectorAll('.events li').length === 1")
+        assert tab.text("#says") == ""
+
+        def is_told() -> bool:
+            stage.tell(send=["gpu", XID])
+            return "Xid 79" in tab.text("#says")
+
+        assert until(is_told, pause=0.5)
+
+
+def test_an_agent_that_was_restarted(tab: Page) -> None:
+    """The charts keep what they had, and learn how far apart ticks are now."""
+    path = "document.querySelector('[data-chart=cpu_util_percent] path.first').getAttribute('d')"
+    asked = "performance.getEntriesByType('resource').filter(e => e.name.endsWith('/recent'))"
+    with Stage(show={"gpus": 1, "past": 180}) as stage:
+        show(tab, stage)
+        tab.wait(f"{path}.length > 500")
+        stage.kill()
+        stage.first["show"] = {"gpus": 1, "patch": {"cpu_cores": 12}}
+        stage.start()
+        tab.wait("document.querySelector('[data-v=load]').innerText.startsWith('12 CPUs')")
+        tab.wait(f"{asked}.length === 2")
+        stage.tell(show={"gpus": 1, "ahead": 10, "patch": {"cpu_cores": 13}})
+        tab.wait("document.querySelector('[data-v=load]').innerText.startsWith('13 CPUs')")
+        tab.run("new Promise(requestAnimationFrame)")
+        assert tab.run(f"{path}.length > 500")
+
+
 def test_a_stream_that_is_refused_is_asked_for_again(tab: Page) -> None:
     with Stage(show={"gpus": 1, "patch": {"cpu_cores": 11}}, most=0) as stage:
         tab.open(stage.address)
-        tab.wait("!document.getElementById('lost').hidden")
+        tab.wait("document.getElementById('lost').innerText.includes('it is refused')")
+        assert tab.text("[data-v=quiet]") == DASH
         tab.wait("document.querySelector('[data-v=load]').innerText.startsWith('11 CPUs')")
         stage.tell(show={"gpus": 1, "patch": {"cpu_cores": 12}})
         tab.wait("document.querySelector('[data-v=load]').innerText.startsWith('12 CPUs')")
         stage.tell(most=10)
         tab.wait(LIVE)
+        tab.wait("document.querySelector('[data-v=quiet]').innerText.startsWith('None since')")
 
 
 def test_a_stream_that_is_silent_is_opened_anew(tab: Page) -> None:
@@ -235,9 +286,15 @@ def test_it_fits_any_width(width: int, zoom: int, tab: Page) -> None:
         tab.run("document.querySelectorAll('details').forEach(each => each.open = true)")
         tab.wait("document.querySelectorAll('.mig tbody tr').length === 112")
         assert is_narrow(tab)
+        assert tab.run(SQUEEZED) == []
         # Nothing is cut off, but for what can be scrolled by keyboard.
         assert tab.run(CUT) == []
 
+
+#: Values for which there are no six letters a line.
+SQUEEZED = """[...document.querySelectorAll('.card dd:not(.spark)')].filter(each => each.clientWidth
+    && each.clientWidth < 6 * parseFloat(getComputedStyle(each).fontSize))
+    .map(each => each.outerHTML)"""
 
 CUT = """[...document.querySelectorAll('body *')].filter(each =>
     each.clientWidth && each.scrollWidth > each.clientWidth + 1
@@ -408,6 +465,17 @@ def test_the_browsers_own_login(tab: Page, tmp_path: Path) -> None:
         tab.ask("Fetch.disable")
         tab.open(f"http://alice:right@{agent.address}/")
         tab.wait(LIVE)
+
+
+def test_an_agent_that_asks_for_a_password_from_now_on(tab: Page, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text(f"{'t' * 32}\n")
+    (tmp_path / "tokens").chmod(0o600)
+    (tmp_path / "web.yml").write_text("bearer_token_file: tokens\n")
+    with running.Agent() as agent:
+        tab.open(f"http://{agent.address}/")
+        tab.wait(LIVE)
+    with Guarded("--web-config-file", str(tmp_path / "web.yml"), port=agent.port):
+        tab.wait("document.getElementById('lost').innerText.includes('password or a token')")
 
 
 class Guarded(running.Agent):

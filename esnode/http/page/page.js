@@ -185,21 +185,21 @@ const add = status => {
   return true;
 };
 
-/** Takes over what the agent remembers, and keeps what is newer. */
+/** Takes over what the agent remembers, and keeps what is older or newer. */
 const recall = recent => {
-  const newest = recent.unix_ms.at(-1) ?? 0;
-  let from = past.times.findIndex(each => each > newest);
-  if (from < 0) from = past.times.length;
-  const before = past.lines, rest = past.times.slice(from);
+  const {times: old, lines: before} = past, {unix_ms: times} = recent;
+  const early = old.filter(each => each < (times[0] ?? Infinity)).length;
+  const late = old.filter(each => !(each > (times.at(-1) ?? Infinity))).length;
   past.step = recent.step_seconds * 1e3;
-  past.times = [...recent.unix_ms, ...rest];
+  past.times = [...old.slice(0, early), ...times, ...old.slice(late)];
   past.lines = new Map();
-  const take = (id, values) => past.lines.set(id,
-    [...values, ...(before.get(id)?.slice(from) ?? rest.map(() => null))]);
+  const take = (id, values) => {
+    const own = before.get(id) ?? old.map(() => null);
+    past.lines.set(id, [...own.slice(0, early), ...values, ...own.slice(late)]);
+  };
   for (const id of NODE) if (recent[id]) take(id, recent[id]);
   for (const gpu of recent.gpus) for (const each of GPU) take(`${key(gpu)} ${each}`, gpu[each]);
-  for (const [id, values] of before)
-    if (!past.lines.has(id)) past.lines.set(id, [...recent.unix_ms.map(() => null), ...values.slice(from)]);
+  for (const id of before.keys()) if (!past.lines.has(id)) take(id, times.map(() => null));
 };
 
 // Charts.
@@ -285,6 +285,13 @@ class Chart {
 }
 
 const draw = () => { if (!document.hidden) for (const chart of charts) chart.draw(); };
+let drawing = false;
+/** Draws with the next frame: of a tab that nobody sees none comes, and they would pile up. */
+const redraw = () => {
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame(() => { drawing = false; draw(); });
+};
 
 let newest = {};
 for (const svg of document.querySelectorAll('svg[data-chart]')) {
@@ -362,7 +369,7 @@ class Card {
       number(t.pci_link_gen_max)} ×${number(t.pci_link_width_max)}`,
     links?.length > 0 && `NVLink ${links.filter(each => each.up).length} of ${links.length} up`));
     put(p.memory_more, words(AS.celsius(gpu.memory_temperature_celsius),
-      `${AS.percent(gpu.memory_util_percent)} used`, `${number(h.remapped_rows)} rows remapped`,
+      `busy ${AS.percent(gpu.memory_util_percent)}`, `${number(h.remapped_rows)} rows remapped`,
       `${number(h.retired_pages)} pages retired`));
     put(p.engines, `encoder ${AS.percent(h.encoder_util_percent)}, decoder ${AS.percent(h.decoder_util_percent)}`);
     put(p.driver, words(name(i.driver_version), `CUDA ${name(i.cuda_driver_version)}`));
@@ -490,12 +497,13 @@ const showStatus = status => {
 
 const events = [];
 let listed = SHOWN;
-const opened = Date.now();
+let opened = false;  // what comes with the first status are events that the agent remembers
 const say = text => { document.getElementById('says').textContent = text; };
 
 const describe = (kind, data) => {
   if (kind === 'degradation') {
-    const {labels} = data, flag = plain(name(data.flag).replace('_degradation', ''));
+    const {labels} = data, flag = data.flag === 'gpu_up' ? 'no answer'
+      : plain(name(data.flag).replace('_degradation', ''));
     const where = labels?.gpu != null ? `GPU ${labels.gpu}` : Object.values(labels ?? {}).join(' ');
     return {when: data.unix_ms, what: `${data.degraded ? 'Degraded' : 'No longer degraded'}: ${flag}`,
       kind: data.degraded ? 'warn' : 'ok', where, text: data.reason};
@@ -533,7 +541,7 @@ const take = (kind, data) => {
   const event = describe(kind, data);
   events.unshift(event);
   events.length = Math.min(events.length, KEPT);
-  if (event.when > opened) say(words(event.where, event.what, event.text));
+  if (opened) say(words(event.where, event.what, event.text));
   if (!waiting) {  // many may come at once
     waiting = true;
     setTimeout(() => { waiting = false; showEvents(); }, 50);
@@ -545,18 +553,21 @@ const take = (kind, data) => {
 
 // Without the user and password that may be in the address: with them nothing may be fetched.
 const address = path => new URL(path, location.origin + location.pathname).href;
+const SILENT = 'the agent does not answer', REFUSED = 'it is refused, as when too many follow';
 let source, number_of_last = '0', heard = 0, live = false, since = 0, again = 0, timer;
 
 const arrived = status => {
   showStatus(status);
-  if (add(status)) requestAnimationFrame(draw);
+  if (add(status)) redraw();
   put(page.when, `values of ${time(status.last_scrape_unix_ms)}`);
 };
 
 const fetched = async path => {
-  const answer = await fetch(address(path), {cache: 'no-store', signal: AbortSignal.timeout?.(20e3)});
-  if (!answer.ok) throw new Error(answer.status === 401 ? 'it asks for a password: load the page again'
-    : `it answers ${path} with ${answer.status}`);
+  const answer = await fetch(address(path), {cache: 'no-store', signal: AbortSignal.timeout?.(20e3)})
+    .catch(() => { throw new Error(SILENT); });
+  if (!answer.ok) throw new Error(answer.status === 401
+    ? 'the agent asks for a password or a token: load the page again'
+    : `/${path} is answered with ${answer.status}`);
   return answer.json();
 };
 
@@ -573,21 +584,22 @@ const found = () => {
   document.body.classList.remove('stale');
   if (is_back) {
     say('Live again');
-    if (heard - since > 2 * past.step) remember();
+    remember();  // and how far apart ticks are now
   }
   since = 0;
 };
 
 const lose = why => {
-  if (!live && since) return;
-  live = false;
-  since = Date.now();
-  pill(page.link, 'Not live', 'bad');
+  if (live || !since) {
+    live = false;
+    since = Date.now();
+    pill(page.link, 'Not live', 'bad');
+    document.body.classList.add('stale');
+    say('The stream was lost. Trying again.');
+  }
   const lost = document.getElementById('lost');
   put(lost, `The stream was lost at ${time(since)}: ${why}. Values are those of the last reading until it is back; it is tried again.`);
   show(lost, true);
-  document.body.classList.add('stale');
-  say('The stream was lost. Trying again.');
 };
 
 const event = (kind, handle) => source.addEventListener(kind, message => {
@@ -604,10 +616,16 @@ const follow = () => {
   source = new EventSource(address('events') + `?since=${number_of_last}`);
   source.onopen = found;
   source.onerror = () => {
-    lose('the agent does not answer');
-    if (source.readyState === EventSource.CLOSED) later();
+    const refused = source.readyState === EventSource.CLOSED;
+    lose(refused ? REFUSED : SILENT);
+    if (refused) later();
   };
-  event('status', status => { found(); arrived(status); });
+  event('status', status => {
+    found();
+    arrived(status);
+    setTimeout(() => { opened = true; }, 1000);
+    put(page.quiet, 'None since the agent started.');
+  });
   event('gpu', data => take('gpu', data));
   event('degradation', data => take('degradation', data));
 };
@@ -616,12 +634,14 @@ const follow = () => {
 const later = () => {
   clearTimeout(timer);
   timer = setTimeout(follow, Math.min(30e3, 1e3 * 2 ** again++));
-  if (!document.hidden) fetched('status').then(arrived).catch(() => {});
+  if (document.hidden) return;
+  fetched('status').then(arrived).catch(error => { if (!live) lose(error.message); });
 };
 
 setInterval(() => {
+  if (source.readyState === EventSource.CLOSED) return;  // it is tried again later
   if (Date.now() - heard > Math.max(15e3, 3.5 * past.step)) {  // asleep, or cut off without a word
-    lose('nothing was heard of it');
+    if (live || !since) lose('nothing was heard of it');
     follow();
   }
 }, 2e3);
