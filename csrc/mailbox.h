@@ -15,6 +15,7 @@ typedef struct {
     double time; /* Unix time */
     unsigned long long type, data;
     unsigned int gi, ci;
+    void *device; /* its handle, for when there is no UUID */
     char uuid[80];
 } mail;
 

@@ -29,6 +29,7 @@ cdef extern from "mailbox.h" nogil:
         double time
         unsigned long long type, data
         unsigned int gi, ci
+        void *device
         char uuid[80]
     ctypedef struct mailbox:
         pass
@@ -1431,6 +1432,7 @@ cdef void hear(crew_task *base) noexcept nogil:
             if event != NULL:
                 event.type, event.data = data.eventType, data.eventData
                 event.gi, event.ci = data.gpuInstanceId, data.computeInstanceId
+                event.device = data.device
                 if nvmlDeviceGetUUID(data.device, event.uuid, 80):
                     event.uuid[0] = 0
                 mailbox_put(&ear.box)
@@ -1999,12 +2001,20 @@ cdef class Driver:
         read(self.bell, &rings, sizeof(rings))      # before the box: what comes now rings again
         event = mailbox_peek(&self.ear.box)
         while event != NULL:
-            found.append((event.time, event.type, event.data, _text(event.uuid),
+            found.append((event.time, event.type, event.data,
+                          _text(event.uuid) or self._uuid_of(event.device),
                           None if event.gi == 0xFFFFFFFF else event.gi,
                           None if event.ci == 0xFFFFFFFF else event.ci))
             mailbox_drop(&self.ear.box)
             event = mailbox_peek(&self.ear.box)
         return found, mailbox_lost(&self.ear.box)
+
+    cdef object _uuid_of(self, void *device):
+        """The UUID of a GPU that does not tell it any more, as one that has fallen off the bus."""
+        for each in self.slots:
+            if (<Gpu>each).slot.gpu.target.handle == device:
+                return (<Gpu>each).uuid
+        return None
 
     @property
     def listens(self):

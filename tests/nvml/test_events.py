@@ -16,7 +16,7 @@ from esnode.sampler import Lane
 from esnode.xids import COMMON
 
 from ..collectors.nvidia.kmsg import Kmsg
-from ..fakenvml import Fake, library
+from ..fakenvml import GPU_IS_LOST, Fake, library
 from ..running import wait_for
 
 XID, ECC, PSTATE, CLOCK, SOURCE, MIG = 8, 2, 4, 0x10, 0x80, 0x100
@@ -109,6 +109,16 @@ def test_every_kind_of_event_is_counted(fake: Fake, start: Callable[..., Lane]) 
     assert found["gpu_last_xid", "1"] == 48
     assert found["gpu_last_event_timestamp_seconds", "1"] > 1.7e9
     assert ("gpu_last_xid", "0") not in found
+
+
+def test_an_event_of_a_gpu_that_has_fallen_off_the_bus(
+    fake: Fake, start: Callable[..., Lane]
+) -> None:
+    lane = start()
+    fake.script("nvmlDeviceGetUUID", 1, code=GPU_IS_LOST)
+    fake.gpu(1).event(XID, 79)
+    becomes(lane, ("gpu_xid_errors_total", "1", "79"), 1)
+    assert rows(lane)["gpu_last_xid", "1"] == 79
 
 
 def test_a_burst_told_twice_is_counted_once(
