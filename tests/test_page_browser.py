@@ -143,6 +143,23 @@ def test_a_tab_that_nobody_sees_draws_once_when_it_is_seen_again(
         other.close()
 
 
+def test_a_tab_that_nobody_sees_leaves_its_place_to_others(tab: Page, chromium: Browser) -> None:
+    with Stage(show={"gpus": 1, "patch": {"cpu_cores": 11}}, most=1) as stage:
+        show(tab, stage)
+        other = chromium.page()
+        other.ask("Page.bringToFront")
+        other.open(stage.address)
+        other.wait("document.getElementById('lost').innerText.includes('it is refused')")
+        tab.run("{ const now = Date.now, ahead = 60e3; Date.now = () => now() + ahead; }")
+        other.wait(LIVE)
+        other.close()
+        stage.tell(show={"gpus": 1, "patch": {"cpu_cores": 12}})
+        assert tab.text("[data-v=load]").startswith("11 CPUs")
+        tab.ask("Page.bringToFront")
+        tab.wait("document.querySelector('[data-v=load]').innerText.startsWith('12 CPUs')")
+        tab.wait(LIVE)
+
+
 def test_what_is_not_known_is_a_dash(tab: Page) -> None:
     keep = {"last_scrape_unix_ms", "schema_version", "mode", "healthy", "agent", "last_errors"}
     keep |= {"degradation_reasons", "tsdb", "managed", "orchestrator", "gpus"}
@@ -154,8 +171,12 @@ def test_what_is_not_known_is_a_dash(tab: Page) -> None:
         assert tab.text("[data-v=verdict]") == "Not known yet"
         for word in ("NaN", "undefined", "null", "Infinity", "Invalid"):
             assert word not in texts(tab)
+        ports = [{"device": "mlx5_0", "port": "1", "up": None}]
+        patch |= {"interfaces": [{"iface": "eth0", "up": None}], "infiniband": ports}
         stage.tell(show={"gpus": 1, "patch": {**patch, "gpus": None}})
         tab.wait("document.querySelector('[data-v=gpus_more]').innerText.includes('not read')")
+        assert tab.text("[data-v=net_more]").endswith(f"{DASH} of 1 interface up")
+        assert tab.text("[data-v=ib_more]") == f"{DASH} of 1 port active"
         assert tab.complaints == []
 
 

@@ -2,7 +2,7 @@
 // What comes from a document is set as text, never as HTML. What is null is a dash.
 'use strict';
 (() => {
-const DASH = '–', SPAN = 15 * 60e3, WIDTH = 300, HEIGHT = 60, SHOWN = 20, KEPT = 200, BACK = 60e3;
+const DASH = '–', SPAN = 15 * 60e3, WIDTH = 300, HEIGHT = 60, SHOWN = 20, KEPT = 200, BACK = 60e3, UNSEEN = 20e3;
 
 // Texts.
 
@@ -430,6 +430,9 @@ const showGpus = (gpus, reasons) => {
 const most = (list, value) => (list ?? []).reduce(
   (best, each) => known(value(each)) && !(best && value(best) >= value(each)) ? each : best, null);
 
+/** How many are up; a dash where that is not known of all. */
+const up = list => list.some(each => each.up == null) ? DASH : number(list.filter(each => each.up).length);
+
 const showStatus = status => {
   newest = status;
   const s = status, reasons = s.degradation_reasons ?? [];
@@ -465,13 +468,13 @@ const showStatus = status => {
   put(page.net_rx, AS.rate(s.net_rx_bytes_per_sec));
   put(page.net_tx, AS.rate(s.net_tx_bytes_per_sec));
   put(page.net_more, words(`drops ${unit(s.net_drops_per_sec, '/s', 1)}`,
-    s.interfaces && `${s.interfaces.filter(each => each.up).length} of ${count(s.interfaces.length, 'interface')} up`));
+    s.interfaces && `${up(s.interfaces)} of ${count(s.interfaces.length, 'interface')} up`));
   TABLES.interfaces.set(s.interfaces);
   const ports = s.infiniband ?? [];
   show(page.ib, ports.length > 0);
   put(page.ib_rx, AS.rate(s.infiniband_rx_bytes_per_sec));
   put(page.ib_tx, AS.rate(s.infiniband_tx_bytes_per_sec));
-  put(page.ib_more, `${ports.filter(port => port.up).length} of ${count(ports.length, 'port')} active`);
+  put(page.ib_more, `${up(ports)} of ${count(ports.length, 'port')} active`);
   TABLES.infiniband.set(ports);
   put(page.power, AS.watts(s.node_power_watts));
   const packages = s.cpu_package_power_watts ?? [], hottest = most(s.cpu_temperatures, each => each.celsius);
@@ -638,7 +641,15 @@ const later = () => {
   fetched('status').then(arrived).catch(error => { if (!live) lose(error.message); });
 };
 
+// A browser opens six connections to a host, and a seventh tab would wait for ever: one that nobody
+// sees does not keep its own.
+let seen = Date.now();
 setInterval(() => {
+  if (!document.hidden) seen = Date.now();
+  else if (Date.now() - seen > UNSEEN) {
+    clearTimeout(timer);
+    source.close();
+  }
   if (source.readyState === EventSource.CLOSED) return;  // it is tried again later
   if (Date.now() - heard > Math.max(15e3, 3.5 * past.step)) {  // asleep, or cut off without a word
     if (live || !since) lose('nothing was heard of it');
@@ -646,7 +657,13 @@ setInterval(() => {
   }
 }, 2e3);
 addEventListener('online', follow);
-document.addEventListener('visibilitychange', draw);
+document.addEventListener('visibilitychange', () => {
+  if (!document.hidden && source.readyState === EventSource.CLOSED) {
+    remember();
+    follow();
+  }
+  draw();
+});
 
 fetched('status').then(arrived).catch(error => {
   if (!live) lose(error.message);
