@@ -9,21 +9,41 @@
 #include <stdint.h>
 #include <time.h>
 
-enum { MAILBOX_SIZE = 4096 }; /* a power of two */
+enum { MAILBOX_SIZE = 4096 /* a power of two */, MAILBOX_DEVICES = 64 };
 
 typedef struct {
     double time; /* Unix time */
     unsigned long long type, data;
     unsigned int gi, ci;
-    void *device; /* its handle, for when there is no UUID */
-    char uuid[80];
+    void *device; /* its handle */
+    char uuid[80]; /* of a device that is not known */
 } mail;
 
 typedef struct {
     atomic_uint head, tail;
     atomic_ulong lost;
+    _Atomic(void *) known[MAILBOX_DEVICES];
     mail events[MAILBOX_SIZE];
 } mailbox;
+
+/* Whether who takes events knows a device by its handle: it need not be asked who it is, and one
+ * that hangs would not say. */
+static inline int mailbox_knows(mailbox *box, void *device) {
+    for (unsigned i = 0; i < MAILBOX_DEVICES && box->known[i]; i++)
+        if (box->known[i] == device)
+            return 1;
+    return 0;
+}
+
+/* Called by who takes events. */
+static inline void mailbox_know(mailbox *box, void *device) {
+    for (unsigned i = 0; i < MAILBOX_DEVICES; i++) {
+        if (!box->known[i])
+            box->known[i] = device;
+        if (box->known[i] == device)
+            return;
+    }
+}
 
 /* Room for the next event; NULL when the box is full. It counts once mailbox_put() is called. */
 static inline mail *mailbox_room(mailbox *box) {

@@ -33,6 +33,8 @@ cdef extern from "mailbox.h" nogil:
         char uuid[80]
     ctypedef struct mailbox:
         pass
+    bint mailbox_knows(mailbox *box, void *device)
+    void mailbox_know(mailbox *box, void *device)
     mail *mailbox_room(mailbox *box)
     void mailbox_put(mailbox *box)
     const mail *mailbox_peek(mailbox *box)
@@ -1433,7 +1435,8 @@ cdef void hear(crew_task *base) noexcept nogil:
                 event.type, event.data = data.eventType, data.eventData
                 event.gi, event.ci = data.gpuInstanceId, data.computeInstanceId
                 event.device = data.device
-                if nvmlDeviceGetUUID(data.device, event.uuid, 80):
+                if mailbox_knows(&ear.box, data.device) or nvmlDeviceGetUUID(
+                        data.device, event.uuid, 80):
                     event.uuid[0] = 0
                 mailbox_put(&ear.box)
                 write(ear.bell, &one, sizeof(one))
@@ -1770,6 +1773,7 @@ cdef class Driver:
         for i in range(self.fleet.n):
             self.fleet.slots[i].stale = True
             self.fleet.slots[i].gpu.uuid[0] = 0     # all of it is to be read anew
+            self.fleet.slots[i].gpu.target.handle = NULL
         if self.fleet.set != NULL:
             self.ear = <Ear *>calloc(1, sizeof(Ear))
             if self.ear == NULL:
@@ -1977,6 +1981,8 @@ cdef class Driver:
                     slot.renewed = False
                     self.shifted |= gpu.uuid is not None and not self.moved
                     gpu.uuid = _text(slot.gpu.uuid)
+                if self.ear != NULL and not slot.stale and gpu.uuid is not None:
+                    mailbox_know(&self.ear.box, slot.gpu.target.handle)
                 if slot.code:
                     code = slot.code
         self._place()
@@ -2002,7 +2008,7 @@ cdef class Driver:
         event = mailbox_peek(&self.ear.box)
         while event != NULL:
             found.append((event.time, event.type, event.data,
-                          _text(event.uuid) or self._uuid_of(event.device),
+                          self._uuid_of(event.device) or _text(event.uuid),
                           None if event.gi == 0xFFFFFFFF else event.gi,
                           None if event.ci == 0xFFFFFFFF else event.ci))
             mailbox_drop(&self.ear.box)
@@ -2010,7 +2016,7 @@ cdef class Driver:
         return found, mailbox_lost(&self.ear.box)
 
     cdef object _uuid_of(self, void *device):
-        """The UUID of a GPU that does not tell it any more, as one that has fallen off the bus."""
+        """The UUID of a GPU by its handle: one that hangs or is lost does not tell it any more."""
         for each in self.slots:
             if (<Gpu>each).slot.gpu.target.handle == device:
                 return (<Gpu>each).uuid

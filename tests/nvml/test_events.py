@@ -216,6 +216,20 @@ def test_a_line_of_the_log_is_heard_of_once(
     assert counted["gpu_xid_errors_total", "0", "31"] == 1
 
 
+def test_an_event_of_a_hanging_gpu_holds_up_no_other(
+    fake: Fake, start: Callable[..., Lane]
+) -> None:
+    lane = start()
+    heard = Heard(lane)
+    fake.gpu(1).hang()
+    try:
+        fake.gpu(1).event(XID, 79)
+        fake.gpu(0).event(XID, 31)
+        assert heard.wait(2) == [("nvml", "xid", 79, 1), ("nvml", "xid", 31, 0)]
+    finally:
+        fake.release()
+
+
 def test_a_hanging_gpu_holds_up_no_event(
     fake: Fake, start: Callable[..., Lane], kmsg: Kmsg
 ) -> None:
