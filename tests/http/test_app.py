@@ -170,7 +170,7 @@ def test_the_index_names_the_version_and_links_the_rest(client: Client) -> None:
     text = response.body.decode()
     assert dict(response.headers)["content-type"].startswith("text/html")
     assert client.agent.application.version in text
-    for path in ("/metrics", "/healthz", "/readyz"):
+    for path in ("metrics", "healthz", "readyz"):
         assert f'href="{path}"' in text
 
 
