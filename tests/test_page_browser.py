@@ -177,6 +177,11 @@ def test_what_is_not_known_is_a_dash(tab: Page) -> None:
         tab.wait("document.querySelector('[data-v=gpus_more]').innerText.includes('not read')")
         assert tab.text("[data-v=net_more]").endswith(f"{DASH} of 1 interface up")
         assert tab.text("[data-v=ib_more]") == f"{DASH} of 1 port active"
+        patch["interfaces"] = [{"iface": "lo", "up": None}, {"iface": "eth0", "up": True}]
+        stage.tell(show={"gpus": 1, "patch": {**patch, "gpus": None}})
+        tab.wait(
+            "document.querySelector('[data-v=net_more]').innerText.endsWith('1 of 1 interface up')"
+        )
         assert tab.complaints == []
 
 

@@ -430,8 +430,12 @@ const showGpus = (gpus, reasons) => {
 const most = (list, value) => (list ?? []).reduce(
   (best, each) => known(value(each)) && !(best && value(best) >= value(each)) ? each : best, null);
 
-/** How many are up; a dash where that is not known of all. */
-const up = list => list.some(each => each.up == null) ? DASH : number(list.filter(each => each.up).length);
+/** How many are up, of those that tell; a dash where none does. */
+const up = (list, one) => {
+  const told = list.filter(each => each.up != null);
+  return told.length ? `${number(told.filter(each => each.up).length)} of ${count(told.length, one)}`
+    : `${DASH} of ${count(list.length, one)}`;
+};
 
 const showStatus = status => {
   newest = status;
@@ -468,13 +472,13 @@ const showStatus = status => {
   put(page.net_rx, AS.rate(s.net_rx_bytes_per_sec));
   put(page.net_tx, AS.rate(s.net_tx_bytes_per_sec));
   put(page.net_more, words(`drops ${unit(s.net_drops_per_sec, '/s', 1)}`,
-    s.interfaces && `${up(s.interfaces)} of ${count(s.interfaces.length, 'interface')} up`));
+    s.interfaces && `${up(s.interfaces, 'interface')} up`));
   TABLES.interfaces.set(s.interfaces);
   const ports = s.infiniband ?? [];
   show(page.ib, ports.length > 0);
   put(page.ib_rx, AS.rate(s.infiniband_rx_bytes_per_sec));
   put(page.ib_tx, AS.rate(s.infiniband_tx_bytes_per_sec));
-  put(page.ib_more, `${up(ports)} of ${count(ports.length, 'port')} active`);
+  put(page.ib_more, `${up(ports, 'port')} active`);
   TABLES.infiniband.set(ports);
   put(page.power, AS.watts(s.node_power_watts));
   const packages = s.cpu_package_power_watts ?? [], hottest = most(s.cpu_temperatures, each => each.celsius);
