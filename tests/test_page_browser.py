@@ -424,17 +424,29 @@ def test_it_does_not_grow(tab: Page) -> None:
 
 
 @pytest.mark.skipif("ESNODE_SOAK" not in os.environ, reason="`make soak` watches it for an hour")
-def test_it_does_not_grow_in_an_hour(tab: Page) -> None:
-    with running.Agent("--scrape-interval", "1s") as agent:
+def test_it_does_not_grow_in_an_hour(
+    tab: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = Fake(fakenvml.library(), tmp_path / "nvml")
+    fake.set_gpus(["H100"] * 16)
+    for name, text in fake.environment().items():
+        monkeypatch.setenv(name, text)
+    flags = ("--nvml-library", str(fakenvml.library()), "--scrape-interval", "1s")
+    with running.Agent(*flags) as agent:
         tab.open(f"http://{agent.address}/")
         tab.wait(LIVE)
-        figures = []
-        for _ in range(4):  # the first 15 minutes fill the charts
-            time.sleep(900)
+        figures, resident = [], []
+        for quarter in range(4):  # the first 15 minutes fill the charts and the agent's ring
+            for minute in range(15):
+                for slot in range(16):
+                    fake.gpu(slot).set("power_usage", 200_000 + 1000 * (quarter * 15 + minute))
+                time.sleep(60)
             tab.ask("HeapProfiler.collectGarbage")
             figures.append(tab.figures())
+            resident.append(agent.memory)
         assert figures[-1]["Nodes"] <= figures[0]["Nodes"] + 10
         assert figures[-1]["JSHeapUsedSize"] < figures[0]["JSHeapUsedSize"] + 1_000_000
+        assert resident[-1] < resident[0] + (2 << 20)
         assert tab.run(LIVE) and tab.complaints == []
 
 
