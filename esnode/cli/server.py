@@ -26,6 +26,8 @@ from ..state import state_directory
 from ..status import Managed
 
 VARIABLE = KEYS["managed_join_token"].variable
+#: Who may see and change what the agent keeps.
+WHO = "run this as root, or as the agent's user"
 
 ADDRESS = typer.Option(
     "", metavar="HOST:PORT", help="The controller; without it, the managed_server of the file."
@@ -116,6 +118,17 @@ class Place:
             typer.echo(f"note: {error}: it is now {aside}", err=True)
             return None
 
+    def unseen(self, arguments: Arguments) -> str | None:
+        """Why nothing can be done about an agent that answers as managed, and whose state is not
+        ours to see; None where there is no such one."""
+        told = None if self.agent else asked(arguments, here=True)
+        if told is None or told.server is None:
+            return None
+        return (
+            f"this node is managed by ESNODE-Pulse on {told.server}, as its agent says, which is"
+            f" another user's: {WHO}"
+        )
+
     @property
     def join_token(self) -> str | None:
         """The configuration's token; one on a command line is hidden from us, too."""
@@ -137,7 +150,7 @@ def refusal(arguments: Arguments) -> str | None:
         place = Place(arguments)
     except (ConfigError, OSError):  # of a file that is still to be made, or mended
         return control.refusal()
-    return control.refusal(place.config, place.directory)
+    return control.refusal(place.config, place.directory) or place.unseen(arguments)
 
 
 def secret(token: str, file: str) -> str | None:
@@ -190,6 +203,8 @@ def connect(
             raise Impossible(
                 f"this node is managed by {now.shown}: `esnode-core disconnect` detaches it"
             )
+        if now is None and (reason := place.unseen(arguments)):
+            raise Impossible(reason)
         directory = place.make()
         node = known.managed_node_id or managed.node_id(directory)
         old = now.state if now and now.state else State(server=server, origin="command")
@@ -239,6 +254,8 @@ def disconnect(arguments: Arguments) -> None:
         before = place.load()
         now = managed.attached(before, place.config)
         if now is None:
+            if reason := place.unseen(arguments):
+                raise Impossible(reason)
             typer.echo("this node is standalone: there is nothing to disconnect")
             return
         named = place.config.managed_server if place.config else None
@@ -278,20 +295,29 @@ def explained(place: Place) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise Impossible(
-            f"{error.filename or place.directory}: {error.strerror}: run this as root, or as the"
-            " agent's user"
-        ) from None
+        raise Impossible(f"{error.filename or place.directory}: {error.strerror}: {WHO}") from None
+    except Unusable as error:
+        if error.is_damage:
+            raise
+        raise Impossible(f"{error}: {WHO}") from None
 
 
 def status(arguments: Arguments) -> str:
     """What is known of the controller, from the agent, else from what is kept."""
     place = Place(arguments)
-    state = managed.load(
-        place.directory
-    )  # a damaged one is not put aside for having been looked at
-    now = managed.attached(state, place.config)
     told = asked(arguments)
+    state = None
+    try:
+        state = managed.load(place.directory)
+    except Unusable as error:  # which is not put aside for having been looked at
+        if error.is_damage:
+            raise Impossible(
+                f"{error}: the node is standalone; `esnode-core server connect` and `disconnect`"
+                " put the file aside"
+            ) from None
+        if told is None or told.server is None:
+            raise Impossible(f"{error}: {WHO}") from None
+    now = managed.attached(state, place.config)
     if told and told.server:
         rows = [told.server, told.cluster_id, told.node_id, when(told.last_contact_unix_ms)]
         return table([*rows, told.state])
@@ -308,13 +334,17 @@ class _Document(msgspec.Struct):
     managed: Managed
 
 
-def asked(arguments: Arguments) -> Managed | None:
-    """What the agent says of its controller; None when there is no agent that says something."""
-    from ..client import NoAnswer
+def asked(arguments: Arguments, here: bool = False) -> Managed | None:
+    """What the agent says of its controller, or the one of this node where another is named by a
+    variable; None when there is no agent that says something."""
+    from ..client import NoAnswer, local
     from . import ask
 
     try:
-        document = ask.agent(arguments, None).get("/status")
+        client = (
+            local(config.load(arguments, os.environ).config) if here else ask.agent(arguments, None)
+        )
+        document = client.get("/status")
         return msgspec.json.decode(document, type=_Document).managed
     except (NoAnswer, ConfigError, msgspec.DecodeError, UnicodeDecodeError):
         return None

@@ -216,11 +216,13 @@ class Session:
         failures = 0
         wait = random.uniform(0, SPREAD)
         while not self._gone.wait(wait):
+            known = self._registered
             try:
                 self._exchange()
             except (OSError, ConfigError) as error:  # Trouble is the first
-                failures += 1
                 self._failed(error)
+                # One that has come back and knows us no more is there: it is asked again soon.
+                failures = 1 if known and not self._registered else failures + 1
             except Exception:
                 failures += 1
                 log.exception("the controller could not be asked")
@@ -255,8 +257,16 @@ class Session:
         if self.node_id is None:
             if self.control.directory is None:
                 raise ConfigError("there is no directory for this node's id: set managed_node_id")
-            self.control.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.node_id = managed.node_id(self.control.directory)
+            try:
+                self.control.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.node_id = managed.node_id(self.control.directory)
+            except Unusable:
+                raise
+            except OSError as error:
+                raise ConfigError(
+                    f"{error.filename or self.control.directory}: {error.strerror}, so this node's"
+                    " id cannot be kept: let the agent's user write there, or set managed_node_id"
+                ) from None
         self._keep(self.kept.token)
         token = self._tokens[0] if self._tokens else None
         return Controller(wire, self.node_id, self.cluster_id, token)

@@ -197,6 +197,51 @@ def test_a_controller_that_forgot_the_node_hears_of_it_again(
     wait_for(lambda: "n" in server.tokens, "it has registered again")
 
 
+def test_one_that_was_away_for_long_and_forgot_the_node_is_asked_again_soon(
+    tmp_path: Path, controls: Callable[..., Control], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[int] = []
+    monkeypatch.setattr(attachment, "pause", lambda failures: waits.append(failures) or 0.02)
+    with Controller() as first:
+        connect(tmp_path, first)
+        becomes(controls(tmp_path), "connected")
+    wait_for(lambda: len(waits) > 5, "it was away for some time")
+    with Controller(first.port, first.ca) as second:
+        wait_for(lambda: second.beats() > 0, "it is known again")
+    assert waits.index(1, 1) > 5  # the answer that it is not known is a first failure again
+
+
+def test_one_that_registers_the_node_and_does_not_know_it_then_is_asked_ever_more_rarely(
+    tmp_path: Path,
+    server: Controller,
+    controls: Callable[..., Control],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[int] = []
+    monkeypatch.setattr(attachment, "pause", lambda failures: waits.append(failures) or 0.02)
+    answer = server.answer
+    monkeypatch.setattr(
+        server, "answer", lambda *words: (404, {}) if words[0] == "POST" else answer(*words)
+    )
+    connect(tmp_path, server)
+    controls(tmp_path)
+    wait_for(lambda: len(waits) > 4, "it has tried")
+    assert waits[:5] == [1, 2, 3, 4, 5]
+
+
+def test_a_directory_that_the_node_id_cannot_be_kept_in_is_said_with_the_way_out(
+    tmp_path: Path,
+    server: Controller,
+    controls: Callable[..., Control],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "file").write_text("")
+    config = Config(managed_server=server.address, managed_ca_file=server.write_ca(tmp_path))
+    becomes(controls(tmp_path / "file" / "state", config), "unreachable")
+    assert "Not a directory, so this node's id cannot be kept" in caplog.text
+    assert "set managed_node_id" in caplog.text
+
+
 def test_a_controller_that_is_killed_and_comes_back(
     tmp_path: Path, controls: Callable[..., Control]
 ) -> None:

@@ -6,8 +6,10 @@ import json
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -285,12 +287,44 @@ def test_a_damaged_file_is_put_aside_by_a_command_and_that_is_said(
     (state / "managed.json").write_text("{")
     shown = here("server", "status")
     assert shown.returncode == 1
-    assert "damaged" in shown.stderr
+    assert "damaged" in shown.stderr and "put the file aside" in shown.stderr
     assert (state / "managed.json").read_text() == "{"
     done = connect(server, tmp_path)
     assert done.returncode == 0
     assert "managed.json.damaged" in done.stderr
     assert (state / "managed.json.damaged").read_text() == "{"
+
+
+def test_an_agent_that_we_may_not_see_is_not_called_standalone(state: Path, tmp_path: Path) -> None:
+    """Another user's: no process of an agent is found behind what answers."""
+    block = {"server": "pulse:1", "cluster_id": "C", "node_id": "n", "last_contact_unix_ms": 1}
+
+    class Document(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"managed": {**block, "state": "connected"}}).encode())
+
+        def log_message(self, *unused: Any) -> None:
+            pass
+
+    file = tmp_path / "esnode.toml"
+    file.write_text("")
+    port = free_port()
+    with ThreadingHTTPServer(("127.0.0.1", port), Document) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        for words in (
+            ("disconnect",),
+            ("server", "connect", "--address", "pulse:2", "--offline"),
+            ("--config", str(file), "enable-metric-set", "app"),
+        ):
+            done = here(*words, port=port)
+            assert done.returncode == 1, done.stdout
+            assert "managed by ESNODE-Pulse on pulse:1" in done.stderr and "root" in done.stderr
+        assert "pulse:1" in here("server", "status", port=port).stdout
+        server.shutdown()
+    assert file.read_text() == ""
+    assert not (state / "managed.json").exists()
 
 
 def test_a_standalone_agent_loads_nothing_of_it() -> None:
