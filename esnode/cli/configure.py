@@ -20,7 +20,10 @@ def add(app: typer.Typer, arguments: Arguments) -> None:
     @group.command()
     def show() -> None:
         """Print the effective configuration, and where each value is from."""
-        typer.echo(config.show(config.load(arguments, os.environ)), nl=False)
+        from .server import decided
+
+        settings = decided(arguments, config.load(arguments, os.environ))
+        typer.echo(config.show(settings), nl=False)
 
     @group.command()
     def check(

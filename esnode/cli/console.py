@@ -104,13 +104,17 @@ def profiles(arguments: Arguments) -> tuple[list[Profile], str]:
     """The profiles, and why they cannot be changed."""
     from ..console.seen import Profile
     from ..sets import SETS, WITH
+    from .server import decided
 
     try:
-        settings = config.load(arguments, os.environ)
+        settings = decided(arguments, config.load(arguments, os.environ))
     except ConfigError as error:
         return [], str(error)
     found = [
-        Profile(name, key, bool(settings.value(key)), settings.origins.get(key, "default"))
+        Profile(
+            *(name, key, bool(settings.value(key)), settings.origins.get(key, "default")),
+            turned_on=key in keys,
+        )
         for name, keys in SETS.items()
         for key in (*keys, *WITH.get(name, ()))
     ]

@@ -25,7 +25,10 @@ def add(app: typer.Typer, arguments: Arguments) -> None:
     @app.command()
     def profiles() -> None:
         """List the sets of metrics, whether each is on, and where that is from."""
-        typer.echo(listing(config.load(arguments, os.environ)), nl=False)
+        from .server import decided
+
+        settings = decided(arguments, config.load(arguments, os.environ))
+        typer.echo(listing(settings), nl=False)
 
     @app.command("enable-metric-set")
     def enable(name: Name = SET) -> None:

@@ -18,8 +18,8 @@ import msgspec
 import typer
 
 from .. import config, control
-from ..config import KEYS, Arguments, Config, ConfigError
-from ..control import managed
+from ..config import KEYS, Arguments, Config, ConfigError, Settings
+from ..control import managed, policy
 from ..control.managed import Attached, State, Unusable
 from ..control.protocol import TOKEN as ALLOWED
 from ..state import state_directory
@@ -151,6 +151,22 @@ def refusal(arguments: Arguments) -> str | None:
     except (ConfigError, OSError):  # of a file that is still to be made, or mended
         return control.refusal()
     return control.refusal(place.config, place.directory) or place.unseen(arguments)
+
+
+def decided(arguments: Arguments, settings: Settings) -> Settings:
+    """A configuration with what the controller has decided, where that is ours to see."""
+    try:
+        place = Place(arguments)
+        found = managed.attached(managed.load(place.directory), place.config)
+    except (ConfigError, OSError):
+        return settings
+    what = found.state.policy if found and found.state else None
+    origins = dict.fromkeys(policy.keys(what), "the controller")
+    return msgspec.structs.replace(
+        settings,
+        config=policy.over(settings.config, what),
+        origins={**settings.origins, **origins},
+    )
 
 
 def secret(token: str, file: str) -> str | None:

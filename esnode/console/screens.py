@@ -498,8 +498,8 @@ def profiles(scene: Scene) -> Page:
     rows: list[Row] = []
     for name in dict.fromkeys(each.set for each in known):
         keys = [each for each in known if each.set == name]
-        on = sum(each.on for each in keys)
-        word = "on" if on == len(keys) else "off" if not on else "part"
+        all_on = all(each.on for each in keys if each.turned_on)
+        word = "on" if all_on else "part" if any(each.on for each in keys) else "off"
         rows.append(
             Row([(f" {name:<10}", "bold"), (f"{word:<6}", state_style(word))], f"set:{name}")
         )

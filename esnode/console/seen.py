@@ -22,12 +22,14 @@ class Entry(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """A key of a set of metrics, and where its value is from."""
+    """A key of a set of metrics, and where its value is from. ``turned_on``: with its set, as all
+    are turned off with it."""
 
     set: str
     key: str
     on: bool
     origin: str
+    turned_on: bool = True
 
 
 class Seen:

@@ -116,7 +116,7 @@ class Session:
         found = [each for each in self.seen.profiles if name == getattr(each, kind, None)]
         if not found:
             return
-        on = not all(each.on for each in found)
+        on = not all(each.on for each in found if each.turned_on or kind == "key")
 
         def told(said: object) -> None:
             self.say(str(said))

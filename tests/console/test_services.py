@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,14 @@ import pytest
 from esnode.cli import console
 from esnode.client import Message, NoAnswer
 from esnode.config import Arguments, parse_arguments
+from esnode.console.cells import plain
+from esnode.console.session import Session
+from esnode.console.view import View
+from esnode.control import managed
+from esnode.control.managed import State
+from esnode.control.protocol import Policy, Sets
 from tests.control.controller import JOIN, Controller
-from tests.running import free_port
+from tests.running import free_port, run
 
 
 @pytest.fixture
@@ -50,6 +57,38 @@ def test_turning_saves_and_keeps_the_rest_of_the_file(
     assert "power is turned off" in console.turn(arguments(file), "set:power", False)
     assert "enable_power = false" in file.read_text()
     assert capsys.readouterr() == ("", "")  # the terminal is the console's
+
+
+def test_a_set_is_turned_off_and_on_again(file: Path) -> None:
+    """The set of GPUs, too, of which those of AMD are turned on by their own key alone."""
+    words = arguments(file)
+    session = Session(console.services(words, None), View(screen="5"))
+    session.run = lambda busy, work, then: then(work())  # type: ignore[method-assign]
+    session.read_profiles()
+    for expected in ("off", "on", "off"):
+        session.turn("set:gpu")
+        row = next(line for line in map(plain, session.frame().lines) if line.startswith(" gpu "))
+        assert row.split() == ["gpu", expected]
+        assert "enable_gpu_amd = true" not in file.read_text()
+
+
+def test_what_the_controller_has_decided_counts(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    decided = Policy(version=1, metric_sets=Sets(gpu=False, app=True))
+    state = State(server="pulse:1", origin="command", policy=decided)
+    managed.change(tmp_path, lambda _: state)
+    found, _ = console.profiles(arguments(file))
+    by_key = {each.key: (each.on, each.origin) for each in found}
+    assert by_key["enable_gpu"] == (False, "the controller")
+    assert by_key["enable_app"] == (True, "the controller")
+    assert by_key["enable_disk"] == (True, str(file))
+    address = f"--listen-address=127.0.0.1:{free_port()}"
+    for command in (["profiles"], ["config", "show"]):
+        env = {"STATE_DIRECTORY": str(tmp_path)}
+        shown = run("--config", str(file), address, *command, env=env).stdout
+        assert re.search(r"enable_gpu\b.*false.*the controller", shown), shown
 
 
 def test_a_flag_that_counts_more_is_said(file: Path) -> None:
