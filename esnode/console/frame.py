@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ..cli import screen as text
 from ..cli.screen import Line, span
-from .cells import ascii_only, clean, cut, cut_line, ends, fit, line_width, width
+from .cells import ascii_only, clean, cut, cut_line, ends, fit, folded, line_width, width
 from .help import help_page
 from .page import Page, Scene, chosen
 from .screens import SCREENS
@@ -14,8 +14,10 @@ from .seen import ident
 from .view import MENU, Extent, bounded, followed
 
 KEYS = ("F1=Help", "F3=Exit", "F5=Refresh", "F9=Detail", "F12=Back")
-#: Lines around the rows: title and state, selection, keys and message.
-ABOVE, BELOW = 2, 3
+#: Lines around the rows: title and state; selection and keys, and then the message.
+ABOVE, BELOW = 2, 2
+#: Lines that a message may have: why something failed is told with the way out.
+SAID = 3
 PROMPT = " Selection ===> "
 
 
@@ -34,12 +36,15 @@ def frame(scene: Scene) -> Frame:
     if view.help:
         page = help_page(scene, page.title)
     rows = page.rows if view.help else chosen(page.rows, scene)
-    room = max(view.height - ABOVE - BELOW - len(page.head), 1)
+    said = message(scene)
+    room = max(view.height - ABOVE - BELOW - len(said) - len(page.head), 1)
     gpus = tuple(map(ident, scene.status.gpus or ())) if scene.status else ()
     picks = tuple(row.pick for row in rows)
     extent = Extent(picks, room, gpus, page.details, page.locked)
     view = followed(view, extent)
     top = bounded(view.top, len(rows) - room)
+    if top + room <= view.at < top + room + len(said) - 1:  # the message does not cover it
+        top = view.at - room + 1
     body: list[Line] = []
     for place, row in enumerate(rows[top : top + room], top):
         line = cut_line(row.line, cells)
@@ -58,12 +63,12 @@ def frame(scene: Scene) -> Frame:
         *body,
         ends(left, [(more, "bold")], cells),
         keys(page, cells),
-        message(scene),
+        *said,
     ]
     lines = lines[: view.height]
     if view.ascii:
         lines = [[(ascii_only(piece), style) for piece, style in line] for line in lines]
-    spot = (view.height - BELOW, column)
+    spot = (view.height - BELOW - len(said), column)
     if page.cursor is not None and not view.help:
         spot = (ABOVE + page.cursor[0], page.cursor[1])
     cursor = (max(min(spot[0], view.height - 1), 0), max(min(spot[1], cells - 1), 0))
@@ -130,13 +135,14 @@ def keys(page: Page, cells: int) -> Line:
     return cut_line([(" " + "  ".join(shown), "keys")], cells)
 
 
-def message(scene: Scene) -> Line:
-    """What was just done; else why there is no answer."""
+def message(scene: Scene) -> list[Line]:
+    """What was just done; else why there is no answer. A line at least."""
     view, seen = scene.view, scene.seen
-    if view.busy:
-        return cut_line([(f" {view.busy}", "bold")], scene.width)
-    if view.message:
-        return cut_line([(f" {view.message}", "bold")], scene.width)
-    if seen.problem and (scene.status is not None or view.screen == MENU):
-        return cut_line([(f" {seen.problem}", "yellow")], scene.width)
-    return []
+    text, style = view.busy or view.message, "bold"
+    if not text and seen.problem and (scene.status is not None or view.screen == MENU):
+        text, style = seen.problem, "yellow"
+    lines = folded(text, scene.width - 2)
+    most = SAID if view.height > 12 else 1
+    if len(lines) > most:
+        lines[most - 1 :] = [cut(" ".join(lines[most - 1 :]), scene.width - 2)]
+    return [[(f" {line}", style)] if line else [] for line in lines]

@@ -178,6 +178,21 @@ def test_a_lost_agent_is_said_with_since_when() -> None:
     assert "NO ANSWER" not in drawn(found, View(), 71_000)[1]
 
 
+def test_a_long_message_is_whole_and_covers_nothing_that_is_chosen() -> None:
+    long = "not connected: " + "the certificate is not accepted, " * 5 + "name its authority"
+    found = seen("busy")
+    for width, height in ((80, 24), (160, 50)):
+        view = View(screen="2", width=width, height=height, message=long)
+        shown = drawn(found, view)
+        at = next(place for place, line in enumerate(shown) if "not connected" in line)
+        assert " ".join(" ".join(shown[at:]).split()) == long
+        assert "F1=Help" in shown[at - 1] and len(shown) == height
+    view = View(screen="2", height=22, at=13, pick=f"gpu:{uuid(13)}", message=long)
+    lines = frame(scene(found, view)).lines
+    assert any("chosen" in style for line in lines for _, style in line)
+    assert drawn(found, view.to(height=10))[-1].endswith("…")
+
+
 def test_before_the_first_answer_screens_say_why() -> None:
     found = Seen("x")
     assert "asking" in drawn(found, View(screen="1"))[1]

@@ -211,7 +211,8 @@ def test_toggles_refuse_where_the_node_is_managed() -> None:
             "enable_gpu", "Managed by ESNODE-Pulse (esnode-master-01:7443)", "server disconnect"
         )
         seen.press("\r")
-        wait_for(lambda: "Managed by" in plain(seen.session.frame().lines[-1]), "the reason")
+        wait_for(lambda: "Managed by" in plain(seen.session.frame().lines[-2]), "the reason")
+        assert plain(seen.session.frame().lines[-1]).endswith("makes the node standalone again.")
     assert not node.turned
 
 
