@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
+import termios
 import threading
+from collections.abc import Iterator
 from typing import TextIO
 
 from ..cli.screen import Line
-from .cells import plain
+from .cells import ascii_only, cut, plain
 from .session import Session
 
 #: Words for keys; a number is that of a screen, /TEXT the filter, anything else a key's letter.
 WORDS = {"": "enter", "n": "pagedown", "p": "pageup", "b": "f12", "q": "f3", "r": "f5"}
-HINT = "number, n/p page, j/k row, /text, Enter, d detail, b back, r refresh, ? help, q leave: "
+HINT = "number, n/p page, j/k row, /text, Enter, d, b back, r, ? help, q leave: "
+FIELD = "text for {}; Enter alone goes on to the next: "
+NAMES = {"address": "the server", "token": "the token, not shown", "ca_file": "the CA file"}
 #: Seconds that a screen waits for what is under way.
 PATIENCE = 5.0
 
@@ -43,9 +48,12 @@ def run(session: Session, into: TextIO | None = None, out: TextIO | None = None)
             session.resize(width, height - 1)
             session.view = session.view.to(ascii=True)
             lines = session.frame().lines
-        out.write("\n".join([*map(shown, lines), HINT]))
-        out.flush()
-        line = into.readline()
+            field = session.view.focus if session.is_typing else None
+        hint = FIELD.format(NAMES[field]) if field else HINT
+        with hidden(into) if field == "token" else contextlib.nullcontext():
+            out.write("\n".join([*map(shown, lines), ascii_only(cut(hint, width - 4))]))
+            out.flush()
+            line = into.readline()
         if not line:
             break
         word = line.strip()
@@ -60,6 +68,22 @@ def run(session: Session, into: TextIO | None = None, out: TextIO | None = None)
     return 0
 
 
+@contextlib.contextmanager
+def hidden(stream: TextIO) -> Iterator[None]:
+    """What is typed is not shown, where that is a terminal."""
+    try:
+        before = termios.tcgetattr(stream)
+    except (OSError, ValueError, termios.error):
+        yield
+        return
+    flags = before[3] & ~termios.ECHO | termios.ECHONL
+    termios.tcsetattr(stream, termios.TCSADRAIN, [*before[:3], flags, *before[4:]])
+    try:
+        yield
+    finally:
+        termios.tcsetattr(stream, termios.TCSADRAIN, before)
+
+
 def shown(line: Line) -> str:
     """A line; what is chosen has a mark, for there is no other way to see it."""
     text = plain(line)
@@ -71,7 +95,7 @@ def shown(line: Line) -> str:
 def keys(session: Session, word: str) -> list[str]:
     """What is pressed for a word."""
     if session.is_typing:
-        return [*word, "tab"] if word else ["tab"]
+        return ["clear", *word, "tab"] if word else ["tab"]
     if word in WORDS:
         return [WORDS[word]]
     if word.startswith("/"):

@@ -143,16 +143,26 @@ def test_without_colour(flags: list[str], variables: dict[str, str]) -> None:
 
 def test_a_dumb_terminal_gets_lines() -> None:
     with terminal("--listen-address", f"127.0.0.1:{free_port()}", "cli", TERM="dumb") as it:
-        for word in (b"1\n", b"8\n", b"q\n"):
-            end = time.monotonic() + PATIENCE
-            while b"q leave:" not in it.read(0.2):
+        for prompt, word in (
+            ("q leave:", "1"),
+            ("q leave:", "8"),
+            ("q leave:", "7"),
+            ("the server;", "h:1"),
+            ("the token,", "s3cr3t"),
+            ("the CA file;", ""),
+            ("q leave:", "q"),
+        ):
+            end, found = time.monotonic() + PATIENCE, b""
+            while prompt.encode() not in found:
+                found += it.read(0.2)
                 assert time.monotonic() < end, it.all
-            it.press(word)
+            it.press(word.encode() + b"\n")
             assert it.process.poll() is None
         assert it.ended() == 0
     text = it.all.decode()
-    assert "Node overview" in text and "start one" in text
-    assert "\x1b" not in text
+    assert "Node overview" in text and "start one" in text and "h:1" in text
+    assert "\x1b" not in text and "s3cr3t" not in text  # the terminal shows no token, either
+    assert max(map(len, text.splitlines())) < 80  # what is asked moves nothing off the screen
 
 
 def test_a_signal_ends_it_and_leaves_the_terminal_as_it_was() -> None:
