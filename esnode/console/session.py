@@ -44,7 +44,7 @@ def now_ms() -> int:
 
 class Session:
     """Changed on the terminal's thread only: ``call`` has a function called there, ``redraw`` has
-    it drawn again, ``leave`` ends the terminal."""
+    all of it drawn anew, ``leave`` ends the terminal."""
 
     def __init__(
         self, services: Services, view: View | None = None, seconds: float = SECONDS
@@ -54,6 +54,7 @@ class Session:
         self.seen = Seen(services.agent, services.elsewhere)
         self.call: Callable[[Callable[[], None]], object] = lambda act: act()
         self.leave: Callable[[], object] = lambda: None
+        self.redraw: Callable[[], object] = lambda: None
         self.ended = False
         self.feed = Feed(services.ask, services.events, self._take, self._miss, seconds)
 
@@ -94,6 +95,7 @@ class Session:
         if act.what == "exit":
             self.leave()
         elif act.what == "refresh":
+            self.redraw()
             self.feed.refresh()
             if self.view.screen == "5":
                 self.read_profiles()

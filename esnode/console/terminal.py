@@ -105,6 +105,10 @@ def bindings(session: Session) -> KeyBindings:
     for name in (*NAMES, "<sigint>"):
         keys.add(name, eager=True)(press if name in NAMES else lambda event: session.press("f3"))
 
+    @keys.add("c-z", eager=True)
+    def suspend(event: KeyPressEvent) -> None:
+        event.app.suspend_to_background()
+
     @keys.add(Keys.BracketedPaste, eager=True)
     def paste(event: KeyPressEvent) -> None:
         if session.is_typing:
@@ -166,12 +170,20 @@ def application(
 
     session.call = call
     session.leave = partial(leave, app)
+    session.redraw = app.renderer.clear
     return app
 
 
 def leave(app: Application[None]) -> None:
     if app.is_running and not app.is_done:
         app.exit()
+
+
+def resume(app: Application[None]) -> None:
+    """Takes the terminal again, as a shell's fg does not, and draws all of the screen anew."""
+    app.input.raw_mode().__enter__()  # how it was at first is known, and is restored at the end
+    app.renderer.clear()
+    app.invalidate()
 
 
 def run(session: Session) -> int:
@@ -189,6 +201,8 @@ def run(session: Session) -> int:
         assert app.loop is not None
         for number in (signal.SIGTERM, signal.SIGHUP):
             app.loop.add_signal_handler(number, end, number)
+        # Whoever stopped us, the screen is another's since.
+        app.loop.add_signal_handler(signal.SIGCONT, resume, app)
         session.start()
 
     try:

@@ -162,7 +162,7 @@ def test_a_dumb_terminal_gets_lines() -> None:
     text = it.all.decode()
     assert "Node overview" in text and "start one" in text and "h:1" in text
     assert "\x1b" not in text and "s3cr3t" not in text  # the terminal shows no token, either
-    assert max(map(len, text.splitlines())) < 80  # what is asked moves nothing off the screen
+    assert max(map(len, text.splitlines())) <= 80  # what is asked moves nothing off the screen
 
 
 def test_a_signal_ends_it_and_leaves_the_terminal_as_it_was() -> None:
@@ -174,6 +174,33 @@ def test_a_signal_ends_it_and_leaves_the_terminal_as_it_was() -> None:
         assert it.ended() == 128 + signal.SIGTERM
         assert termios.tcgetattr(it.handle) == before
     assert b"\x1b[?1049l" in it.all
+
+
+def test_it_takes_the_terminal_again_after_it_was_stopped_and_draws_anew_when_told() -> None:
+    def drawn(it: Terminal) -> None:
+        """Waits until the whole screen was drawn once more."""
+        end, found = time.monotonic() + PATIENCE, b""
+        while b"Main Menu" not in found:
+            found += it.read(0.1)
+            assert time.monotonic() < end, found
+
+    with terminal("--listen-address", f"127.0.0.1:{free_port()}", "cli") as it:
+        before = termios.tcgetattr(it.handle)
+        it.shows("Main Menu")
+        ours = termios.tcgetattr(it.handle)
+        it.read(0.1)
+        it.press(b"\x0c")
+        drawn(it)
+        it.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, it.process.pid, os.WSTOPPED)
+        termios.tcsetattr(it.handle, termios.TCSANOW, before)
+        it.read(0.1)
+        it.process.send_signal(signal.SIGCONT)
+        drawn(it)
+        assert termios.tcgetattr(it.handle) == ours
+        it.press(b"q")
+        assert it.ended() == 0
+        assert termios.tcgetattr(it.handle) == before
 
 
 def test_it_needs_a_terminal() -> None:
