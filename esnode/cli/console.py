@@ -93,6 +93,9 @@ def entry(message: Message) -> Entry | None:
     try:
         data = msgspec.json.decode(message.data)
         pieces = {"gpu": shapes.gpu, "degradation": shapes.degradation}[message.kind](data)
+        if message.kind == "degradation":  # the name of a flag, such as gpu_up, is cut off first
+            name, word, reason, *score = pieces
+            pieces = [word, reason, *score, ("  ", ""), name]
         gpu = data.get("uuid") or data.get("gpu") or (data.get("labels") or {}).get("uuid")
         line = [(clean(text), style) for text, style in pieces]
         return Entry(int(data["unix_ms"]), str(gpu) if gpu is not None else None, line)

@@ -19,11 +19,12 @@ ABOUT = {
     " more than the file.",
     "6": "The agent itself: what it costs, which collectors are not up and why, what has failed,"
     " and what it remembers of GPU errors and degradation. F9 shows all collectors, and whole"
-    " messages.",
+    " messages and events.",
     "7": "Attaches the node to a controller, which is asked before anything counts as connected."
     " The token is not shown.",
     "8": "Who may use the API of the orchestrator.",
-    "9": "All of one GPU. Left and Right show the next one. F9 shows serial number, VBIOS, driver.",
+    "9": "All of one GPU. Left and Right show the next one. F9 shows serial number, VBIOS, driver,"
+    " and whole events.",
 }
 
 KEYS = (

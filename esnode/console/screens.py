@@ -8,7 +8,7 @@ from typing import Any
 from ..cli import screen as text
 from ..cli.screen import DASH, Line, health, number, part, percent, rate, share, size, span
 from ..status import Disk, Failure, Gpu, Interface, Link, MigDevice, Port, Process, Status
-from .cells import Column, clean, cut, fit, folded, table, width
+from .cells import Column, clean, cut, fit, folded, line_width, plain, table, width
 from .page import BLANK, Page, Row, Scene, input_line, labelled, section, spark, yes
 from .seen import Profile, gpu_watts, ident, package_watts, sum_of
 from .view import MENU
@@ -238,9 +238,8 @@ def gpu_power(scene: Scene) -> Page:
     gpus = ordered(scene, status)
     head, lines = table(gpu_columns(scene), gpus, scene.width)
     packages = number(package_watts(status), "W")
-    rows = [Row(line, f"gpu:{ident(gpu)}") for line, gpu in zip(lines, gpus, strict=True)] or [
-        Row([(f" {no_gpus(status)}", "yellow")], fixed=True)
-    ]
+    rows = [Row(line, f"gpu:{ident(gpu)}") for line, gpu in zip(lines, gpus, strict=True)]
+    rows = rows or no_gpus(scene, status)
     above = [
         labelled(
             "Power",
@@ -255,8 +254,13 @@ def gpu_power(scene: Scene) -> Page:
     return Page(*OPTIONS["2"], above, rows, keys, details=bool(gpus))
 
 
-def no_gpus(status: Status) -> str:
-    """Why there are no GPUs."""
+def no_gpus(scene: Scene, status: Status) -> list[Row]:
+    """Why there are none."""
+    lines = folded(why_no_gpus(status), scene.width - 2)
+    return [Row([(f" {line}", "yellow")], fixed=True) for line in lines]
+
+
+def why_no_gpus(status: Status) -> str:
     found = next((each for each in status.agent.collectors if each.name == "gpu"), None)
     if found is not None and not found.enabled:
         return "No GPU is collected: enable_gpu is false."
@@ -462,7 +466,7 @@ def efficiency(scene: Scene) -> Page:
     ]  # fmt: skip
     head, lines = table(columns, gpus, scene.width)
     rows = [Row(line, f"gpu:{ident(gpu)}") for line, gpu in zip(lines, gpus, strict=True)]
-    rows = rows or [Row([(f" {no_gpus(status)}", "yellow")], fixed=True)]
+    rows = rows or no_gpus(scene, status)
     return Page(*OPTIONS["4"], [*above, head], rows, ("F6=Sort", "F7=Order"), bool(gpus))
 
 
@@ -552,7 +556,7 @@ def agent(scene: Scene) -> Page:
             f"{number(tsdb.blocks)} blocks   {size(tsdb.bytes)}   since {oldest}"
             f"   errors {number(tsdb.errors)}"
         )
-    lines = [
+    heads = [
         labelled("Agent", f"{about.version}   commit {about.commit or DASH}   {scene.seen.agent}"),
         labelled(
             "Process",
@@ -562,13 +566,16 @@ def agent(scene: Scene) -> Page:
         labelled("History", history),
         labelled("Collectors", f"{up} of {len(enabled)} up"),
     ]  # fmt: skip
-    rows = [Row(line, fixed=True) for line in lines]
+    rows = [Row(line, fixed=True) for line in heads]
     for each in about.collectors:
         if (each.enabled and each.up is not True) or scene.view.detail:
             word = "off" if not each.enabled else UP[each.up]
             style = "yellow" if word == "NOT UP" else "dim" if word == "off" else ""
             line = [(f"   {fit(clean(each.name), 14)} ", ""), (f"{word:<7}", style)]
-            rows.append(Row([*line, (f" {clean(each.reason or '')}", "")]))
+            reason = clean(each.reason or "")
+            lines = folded(reason, scene.width - 27) if scene.view.detail else [reason]
+            rows += [Row([*([(" " * 25, "")] if at else line), (f" {said}", "")])
+                     for at, said in enumerate(lines)]  # fmt: skip
     rows += [Row(BLANK, fixed=True), section("Newest errors of collectors")]
     rows += errors(scene, status.last_errors) or [Row([("   none", "dim")])]
     rows += [Row(BLANK, fixed=True), section("Events"), *happened(scene)]
@@ -589,10 +596,16 @@ def errors(scene: Scene, failures: list[Failure]) -> list[Row]:
 def happened(scene: Scene, gpu: str | None = None) -> list[Row]:
     """The newest first: all of it, or what has happened to a GPU."""
     found = [each for each in reversed(scene.seen.log) if gpu in (None, each.gpu)]
-    rows = [
-        Row([(f"   {text.moment(each.unix_ms):%m-%d %H:%M:%SZ}  ", "dim"), *each.line])
-        for each in found
-    ]
+    rows = []
+    for each in found:
+        when = f"   {text.moment(each.unix_ms):%m-%d %H:%M:%SZ}  "
+        line = [(when, "dim"), *each.line]
+        if scene.view.detail and line_width(line) > scene.width:
+            lines = folded(plain(each.line), scene.width - len(when) - 1)
+            rows += [Row([(" " * len(when) if at else when, "dim"), (line, "")])
+                     for at, line in enumerate(lines)]  # fmt: skip
+        else:
+            rows.append(Row(line))
     return rows or [Row([("   none that the agent remembers", "dim")])]
 
 
@@ -711,7 +724,7 @@ def gpu_detail(scene: Scene) -> Page:
         return silent(scene, "9")
     gpus = status.gpus or []
     if not gpus:
-        return Page(*OPTIONS["9"], [BLANK], [Row([(f" {no_gpus(status)}", "yellow")], fixed=True)])
+        return Page(*OPTIONS["9"], [BLANK], no_gpus(scene, status))
     at = next((i for i, gpu in enumerate(gpus) if ident(gpu) == scene.view.gpu), None)
     if at is None and scene.view.gpu is not None:
         gone = f" GPU {clean(scene.view.gpu)} is not there any more; Left and Right show others."

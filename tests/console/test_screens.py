@@ -12,7 +12,7 @@ import pytest
 
 from esnode.console.cells import line_width, plain
 from esnode.console.frame import frame
-from esnode.console.seen import Seen
+from esnode.console.seen import Entry, Seen
 from esnode.console.view import MENU, SCREENS, View
 from esnode.status import Status
 
@@ -163,6 +163,27 @@ def test_a_filter_leaves_the_rows_that_have_it() -> None:
     rows = drawn(seen("busy"), View(screen="2", filter="STUCK"))[5:-3]
     assert [row.split()[0] for row in rows if row] == ["7"]
     assert "INTERFACE" in "\n".join(drawn(seen("busy"), View(screen="3", filter="nothing")))
+
+
+def test_what_is_long_is_whole_somewhere() -> None:
+    """An event and a reason of a collector with F9, why there are no GPUs at once."""
+    words = "begin " + "and so on " * 30 + "end"
+    found = seen("small-vm")
+    assert found.status is not None
+    about = found.status.agent
+    gpu = next(each for each in about.collectors if each.name == "gpu")
+    lacking = replace(about, collectors=[replace(gpu, enabled=True, up=False, reason=words)])
+    found.status = replace(found.status, agent=lacking, gpus=None)
+    found.log = [Entry(NOW, None, [("event ", "bold"), (words, "")])]
+
+    def shown(screen: str, detail: bool) -> str:
+        view = View(screen=screen, height=60, detail=detail)
+        return " ".join(" ".join(drawn(found, view)).split())
+
+    assert words not in shown("6", False)
+    assert shown("6", True).count(words) == 2
+    for screen in "249":
+        assert words in shown(screen, False)
 
 
 def test_a_lost_agent_is_said_with_since_when() -> None:

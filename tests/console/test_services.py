@@ -179,6 +179,12 @@ def test_events_become_lines() -> None:
             "degraded": True, "reason": "slow", "score": 10}  # fmt: skip
     found = console.entry(message("degradation", flag))
     assert found and found.gpu is None
+    lost = {"unix_ms": 1, "flag": "gpu_up", "labels": {"gpu": "6", "uuid": "GPU-6"},
+            "degraded": True, "reason": "GPU 6: does not answer", "score": 10}  # fmt: skip
+    found = console.entry(message("degradation", lost))
+    assert found and found.gpu == "GPU-6"
+    said = plain(found.line).split("  ")
+    assert [each for each in said if each][:2] == ["degraded", "GPU 6: does not answer"]
     for odd in (message("gpu", []), message("gap", {}), Message("1", "gpu", b"{"),
                 message("gpu", {"unix_ms": "x"})):  # fmt: skip
         assert console.entry(odd) is None
