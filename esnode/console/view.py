@@ -156,7 +156,7 @@ def enter(view: View, page: Extent) -> tuple[View, Act | None]:
         wanted, view = view.typed, view.to(typed="")
         if wanted == "90":
             return view, Act("exit")
-        if wanted in SCREENS or wanted == MENU:
+        if wanted in (MENU, *SCREENS):
             return go(view, wanted), None
         return view.to(message=f"There is no option {wanted}: type 0 to 9, or 90 to leave."), None
     if view.fields:

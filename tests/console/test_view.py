@@ -46,8 +46,10 @@ def test_ways_out(keys: list[str]) -> None:
 
 
 def test_an_unknown_option_is_said() -> None:
-    view, _ = keyed(View(), "4", "7", "enter")
-    assert "47" in view.message and view.typed == "" and view.screen == "0"
+    extent = frame(scene(seen("empty"), View())).extent
+    for number in set(range(10, 100)) - {90}:
+        view, _ = press(View(typed=str(number)), "enter", extent)
+        assert str(number) in view.message and view.typed == "" and view.screen == "0"
 
 
 def test_help_comes_and_goes() -> None:
