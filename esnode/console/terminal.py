@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 from prompt_toolkit.application import Application
 from prompt_toolkit.data_structures import Point
@@ -126,9 +127,13 @@ def color_depth(environ: Mapping[str, str]) -> ColorDepth | None:
     return None
 
 
-def is_unicode(stream: object, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether what is written is shown as Unicode: Python writes UTF-8 in the locale C, too."""
-    names = (environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+def is_unicode(stream: object, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether what is written is shown as Unicode: Python writes UTF-8 in the locale C, too, and
+    says so in a variable of its own (PEP 538), which we were not started with."""
+    known = os.environ if environ is None else environ
+    names = [known.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG")]
+    if environ is None and b"LC_CTYPE=" not in Path("/proc/self/environ").read_bytes():
+        names[1] = None
     locale = next(filter(None, names), "utf")
     if "utf" not in locale.lower():
         return False
