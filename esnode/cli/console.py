@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 #: Seconds that connecting to a controller may take.
 PATIENCE = 60.0
+#: This program; nothing of the directory that we happen to be in, which may be anybody's.
+PROGRAM = (
+    "import sys; sys.path[:] = filter(None, sys.path);"
+    " from esnode.__main__ import main; sys.exit(main())"
+)
 EVENTS = "/events?kinds=gpu,degradation&follow=false"
 ELSEWHERE = (
     "The agent was named by a URL: what it collects and who manages it is changed on its own node;"
@@ -160,7 +165,7 @@ def connect(arguments: Arguments, address: str, token: str, ca_file: str) -> str
     words += ["--ca-file", ca_file] if ca_file else []
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "esnode", *flags(arguments), *words],
+            [sys.executable, "-c", PROGRAM, *flags(arguments), *words],
             input=token,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

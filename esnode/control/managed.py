@@ -214,7 +214,11 @@ def node_id(directory: Path) -> str:
         text = read(path)
         found = (text or b"").decode(errors="replace").strip()
         if text is not None and not re.match(ID, found):
-            raise Unusable(f"{path} is damaged: it is to have the node's id", True)
+            raise Unusable(
+                f"{path} is damaged: it is to have the node's id; without the file the node gets a"
+                " new one",
+                True,
+            )
         if not found:
             found = str(uuid.uuid4())
             write(path, f"{found}\n".encode())

@@ -156,6 +156,17 @@ def test_connecting_is_the_commands_and_hides_the_token(
         console.connect(arguments(file), "bad:1", "", "")
 
 
+def test_connecting_runs_nothing_of_the_directory_that_one_is_in(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "esnode").mkdir()
+    for name in ("__init__", "__main__"):
+        (tmp_path / "esnode" / f"{name}.py").write_text("raise SystemExit('another program')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(console.Undone, match=r"cannot be reached"):
+        console.connect(arguments(file), f"127.0.0.1:{free_port()}", "s3cr3t", "")
+
+
 def test_flags_are_passed_on_without_secrets() -> None:
     words = ["--managed-join-token", "s3cr3t", "--no-enable-gpu", "--scrape-interval", "2s", "cli"]
     assert list(console.flags(parse_arguments(words))) == [
