@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from esnode import web
 from esnode.config import ConfigError
+from esnode.http.tls import attempt
 from esnode.web import Web
 
 from .pki import authority
@@ -98,6 +99,17 @@ def test_certificates_may_stand_in_the_file_itself(directory: Path) -> None:
     )
     assert inline.tls is not None
     assert inline.tls.certificate.split() == (directory / "a.crt").read_bytes().split()
+
+
+def test_certificates_are_tried_out_by_nothing_of_the_directory_that_one_is_in(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = load(directory, f"{TLS}}}")
+    (directory / "esnode").mkdir()
+    (directory / "esnode" / "__init__.py").write_text("raise SystemExit('another program')")
+    monkeypatch.chdir(directory)
+    assert found.tls is not None
+    attempt(found.tls)
 
 
 def test_tokens_are_lines_of_a_file_beside_it(directory: Path) -> None:

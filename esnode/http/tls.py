@@ -53,6 +53,7 @@ def attempt(tls: Tls) -> None:
     try:
         done = subprocess.run(
             [sys.executable, "-m", __name__, tls.minimum, *map(str, descriptors)],
+            cwd="/",  # where we are may be anybody's, and -m looks there first
             pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
