@@ -121,7 +121,12 @@ class Place:
     def unseen(self, arguments: Arguments) -> str | None:
         """Why nothing can be done about an agent that answers as managed, and whose state is not
         ours to see; None where there is no such one."""
-        told = None if self.agent else asked(arguments, here=True)
+        from ..client import NoAnswer
+
+        try:
+            told = None if self.agent else asked(arguments, here=True)
+        except (NoAnswer, ConfigError):
+            return None
         if told is None or told.server is None:
             return None
         return (
@@ -320,9 +325,15 @@ def explained(place: Place) -> Iterator[None]:
 
 def status(arguments: Arguments) -> str:
     """What is known of the controller, from the agent, else from what is kept."""
+    from ..client import Absent, NoAnswer
+
     place = Place(arguments)
-    told = asked(arguments)
-    state = None
+    told, state = None, None
+    problem: Exception = Absent()
+    try:
+        told = asked(arguments)
+    except (NoAnswer, ConfigError) as error:
+        problem = error
     try:
         state = managed.load(place.directory)
     except Unusable as error:  # which is not put aside for having been looked at
@@ -338,9 +349,10 @@ def status(arguments: Arguments) -> str:
         rows = [told.server, told.cluster_id, told.node_id, when(told.last_contact_unix_ms)]
         return table([*rows, told.state])
     if now is None:
-        return table([None, None, None, None, "standalone"])
+        known = told or place.agent or isinstance(problem, Absent)
+        return table([None] * 4 + ["standalone" if known else f"unknown: {problem}"])
     kept = now.state
-    text = "not taken up by the agent yet" if told else "unknown: no agent answers"
+    text = "not taken up by the agent yet" if told else f"unknown: {problem}"
     last = kept.last_contact_unix_ms if kept else None
     node = now.node_id or (kept.node_id if kept else None)
     return table([now.shown, now.cluster_id, node, when(last), text])
@@ -350,20 +362,20 @@ class _Document(msgspec.Struct):
     managed: Managed
 
 
-def asked(arguments: Arguments, here: bool = False) -> Managed | None:
+def asked(arguments: Arguments, here: bool = False) -> Managed:
     """What the agent says of its controller, or the one of this node where another is named by a
-    variable; None when there is no agent that says something."""
+    variable. Raises NoAnswer, ConfigError."""
     from ..client import NoAnswer, local
     from . import ask
 
+    client = (
+        local(config.load(arguments, os.environ).config) if here else ask.agent(arguments, None)
+    )
+    document = client.get("/status")
     try:
-        client = (
-            local(config.load(arguments, os.environ).config) if here else ask.agent(arguments, None)
-        )
-        document = client.get("/status")
         return msgspec.json.decode(document, type=_Document).managed
-    except (NoAnswer, ConfigError, msgspec.DecodeError, UnicodeDecodeError):
-        return None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise NoAnswer(f"{client.agent.shown} answers without it: is it an agent?") from None
 
 
 def when(unix_ms: int | None) -> str | None:

@@ -300,8 +300,10 @@ def test_an_agent_that_we_may_not_see_is_not_called_standalone(state: Path, tmp_
     block = {"server": "pulse:1", "cluster_id": "C", "node_id": "n", "last_contact_unix_ms": 1}
 
     class Document(BaseHTTPRequestHandler):
+        code = 200
+
         def do_GET(self) -> None:
-            self.send_response(200)
+            self.send_response(self.code)
             self.end_headers()
             self.wfile.write(json.dumps({"managed": {**block, "state": "connected"}}).encode())
 
@@ -322,6 +324,9 @@ def test_an_agent_that_we_may_not_see_is_not_called_standalone(state: Path, tmp_
             assert done.returncode == 1, done.stdout
             assert "managed by ESNODE-Pulse on pulse:1" in done.stderr and "root" in done.stderr
         assert "pulse:1" in here("server", "status", port=port).stdout
+        Document.code = 401
+        shown = here("server", "status", port=port).stdout
+        assert "unknown: " in shown and "does not admit us" in shown and "standalone" not in shown
         server.shutdown()
     assert file.read_text() == ""
     assert not (state / "managed.json").exists()
