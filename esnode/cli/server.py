@@ -22,6 +22,7 @@ from ..config import KEYS, Arguments, Config, ConfigError, Settings
 from ..control import managed, policy
 from ..control.managed import Attached, State, Unusable
 from ..control.protocol import TOKEN as ALLOWED
+from ..sets import switches
 from ..state import state_directory
 from ..status import Managed
 
@@ -159,18 +160,23 @@ def refusal(arguments: Arguments) -> str | None:
 
 
 def decided(arguments: Arguments, settings: Settings) -> Settings:
-    """A configuration with what the controller has decided, where that is ours to see."""
+    """A configuration with the sets of metrics as the agent that runs here has them, where that is
+    ours to see: by its own flags and variables, and by what the controller has decided."""
     try:
         place = Place(arguments)
         found = managed.attached(managed.load(place.directory), place.config)
     except (ConfigError, OSError):
         return settings
-    what = found.state.policy if found and found.state else None
-    origins = dict.fromkeys(policy.keys(what), "the controller")
+    values, origins = {}, {}
+    for key in switches("all", False) if place.agent else ():
+        if origin := place.agent.overrides(key):
+            values[key] = getattr(place.config, key)
+            origins[key] = f"{origin} of the agent"
+    what = policy.keys(found.state.policy if found and found.state else None)
     return msgspec.structs.replace(
         settings,
-        config=policy.over(settings.config, what),
-        origins={**settings.origins, **origins},
+        config=msgspec.structs.replace(settings.config, **{**values, **what}),
+        origins={**settings.origins, **origins, **dict.fromkeys(what, "the controller")},
     )
 
 

@@ -19,7 +19,7 @@ from esnode.control import managed
 from esnode.control.managed import State
 from esnode.control.protocol import Policy, Sets
 from tests.control.controller import JOIN, Controller
-from tests.running import free_port, run
+from tests.running import Agent, free_port, run
 
 
 @pytest.fixture
@@ -89,6 +89,15 @@ def test_what_the_controller_has_decided_counts(
         env = {"STATE_DIRECTORY": str(tmp_path)}
         shown = run("--config", str(file), address, *command, env=env).stdout
         assert re.search(r"enable_gpu\b.*false.*the controller", shown), shown
+
+
+def test_what_the_agent_was_started_with_counts(file: Path) -> None:
+    with Agent("--config", str(file), "--no-enable-power") as agent:
+        words = ["--config", str(file), "--listen-address", agent.address, "cli"]
+        found, _ = console.profiles(parse_arguments(words))
+    by_key = {each.key: (each.on, each.origin) for each in found}
+    assert by_key["enable_power"] == (False, "--enable-power of the agent")
+    assert by_key["enable_disk"] == (True, str(file))
 
 
 def test_a_flag_that_counts_more_is_said(file: Path) -> None:
