@@ -190,17 +190,30 @@ def secret(token: str, file: str) -> str | None:
     if file:
         where = "standard input" if file == "-" else file
         try:
-            with (
-                os.fdopen(os.dup(0), "rb") if file == "-" else Path(file).expanduser().open("rb")
-            ) as source:
-                token = source.read(8192).decode(errors="replace").strip()
+            token = written(file)
         except (OSError, RuntimeError) as error:
-            raise ConfigError(f"{file}: cannot be read: {error}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{where}: cannot be read: {reason}") from None
         if not token:
             raise ConfigError(f"{where}: there is no token in it")
     if token and not re.match(ALLOWED, token):
         raise ConfigError(f"{where}: a token is up to 4096 printable ASCII letters without spaces")
     return token or None
+
+
+def written(file: str) -> str:
+    """What is in a file, or is typed, which is not shown then. Raises OSError, RuntimeError."""
+    if file == "-" and os.isatty(0):
+        from getpass import getpass
+
+        try:
+            return getpass("Token, not shown as it is typed: ").strip()
+        except EOFError:
+            return ""
+    with (
+        os.fdopen(os.dup(0), "rb") if file == "-" else Path(file).expanduser().open("rb")
+    ) as source:
+        return source.read(8192).decode(errors="replace").strip()
 
 
 def connect(

@@ -17,6 +17,7 @@ import pytest
 
 from esnode.control import managed
 
+from ..console.test_terminal import terminal
 from ..pki import authority
 from ..running import Agent, command, environment, free_port, run, wait_for
 from . import controller as reference
@@ -144,6 +145,18 @@ def test_where_the_token_is_from(state: Path, tmp_path: Path, server: Controller
         assert bad not in done.stderr
     both = here("server", "connect", *words, "--token-file", str(file), "--token", "x")
     assert both.returncode == 2
+
+
+def test_a_token_that_is_typed_is_not_shown(
+    state: Path, tmp_path: Path, server: Controller
+) -> None:
+    words = ["server", "connect", "--address", server.address, "--ca-file"]
+    words += [server.write_ca(tmp_path), "--token-file", "-"]
+    with terminal("--listen-address", f"127.0.0.1:{free_port()}", *words) as it:
+        wait_for(lambda: b"not shown" in it.read(0.1) + it.all, "it asks")
+        it.press(f"{JOIN}\n".encode())
+        assert it.ended() == 0
+    assert b"connected to" in it.all and JOIN.encode() not in it.all
 
 
 def test_offline_keeps_it_and_says_so(state: Path, tmp_path: Path) -> None:
