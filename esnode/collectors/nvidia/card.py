@@ -110,7 +110,7 @@ class Card:
             gpu.bind(position, slot)
 
     def __str__(self) -> str:
-        return f"GPU {self.number} ({self.uuid})"
+        return f"GPU {self.number} ({self.uuid})" if self.uuid else f"GPU {self.number}"
 
     def add(self, metric: Metric, labels: tuple[str | None, ...] = (), keep: int = READING) -> int:
         key = (*self.labels, *labels)
