@@ -71,8 +71,10 @@ HEADERS: Headers = [
     ("x-accel-buffering", "no"),  # nginx would keep events back
     ("connection", "close"),  # a stream's end is its connection's
 ]
-FIRST = b"retry: %d\n\n" % RETRY
-COMMENT = b": keep-alive\n\n"
+FIRST = b"retry: %d\n" % RETRY
+#: An id without data is no event, but is what a client comes back with.
+REACHED = b"id: %d\n\n"
+COMMENT = b": keep-alive\n"
 
 
 class Event(NamedTuple):
@@ -234,7 +236,7 @@ class Streams:
             respond(Response(200, HEADERS, Path(os.devnull)))
             return
         if not wish.follow:
-            respond(Response(200, HEADERS, FIRST + self._replay(wish)))
+            respond(Response(200, HEADERS, FIRST + b"\n" + self._replay(wish)))
             return
         client, waits = self._admit(request.client, wish)
         try:
@@ -320,11 +322,12 @@ class Streams:
                     " events_max_clients_per_address",
                     wait,
                 )
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="events", daemon=True)
+                thread.start()  # raises where there can be no more threads
+                self._thread = thread
             self._clients[client] = None
             self._hosts[host] += 1
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="events", daemon=True)
-                self._thread.start()
             waits = STATUS in wish.kinds and kept.status is None and not self._asked
             self._asked |= waits
         return client, waits
@@ -411,14 +414,14 @@ class Streams:
             left = client.sent + client.pulse - now
             if left > 0:
                 return max(left, TOGETHER)
-            text = COMMENT
+            text = COMMENT + REACHED % client.cursor
         outlet = client.outlet
         assert outlet is not None
         if not outlet.ready():
             return self._wait(client, outlet, now)
         client.blocked = None
         if client.first:
-            text = FIRST + portion.text
+            text = FIRST + REACHED % client.cursor + portion.text
         if text:
             try:
                 outlet.send(text)

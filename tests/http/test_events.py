@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -89,6 +90,8 @@ class Follower:
             name, _, value = text.partition(": ")
             if not text and data:
                 return Message(kind, number, json.loads("\n".join(data)))
+            if not text:
+                kind, number = "message", None
             if text.startswith(":"):
                 self.comments += 1
             elif name == "retry":
@@ -290,6 +293,21 @@ def test_a_client_that_comes_back_misses_nothing() -> None:
             assert client.message().data == {"number": 11}
 
 
+def test_a_client_that_has_seen_no_event_yet_misses_nothing_either() -> None:
+    with server(KEEP_ALIVE=0.2, TOGETHER=0.1) as running:
+        running.publish("gpu", {"number": 1})
+        with running.follow("?kinds=gpu") as client:
+            lines = islice(iter(client.response.readline, b""), 100)
+            numbers = (int(line[4:]) for line in lines if line.startswith(b"id: "))
+            first = next(numbers)
+            running.publish("degradation", {"number": 2})
+            later = next(number for number in numbers if number > first)
+        running.publish("gpu", {"number": 3})
+        for last in (first, later):
+            with running.follow("?kinds=gpu", Last_Event_ID=str(last)) as client:
+                assert client.message().data == {"number": 3}
+
+
 def test_what_is_not_kept_any_more_is_said() -> None:
     with server(EVENTS=4) as running:
         running.publish("gpu", {"number": "NUMBER"}, times=3)
@@ -447,7 +465,7 @@ def test_a_comment_keeps_an_idle_connection_alive() -> None:
     with server(KEEP_ALIVE=0.2, TOGETHER=0.1) as running, running.follow("?kinds=gpu") as client:
         for _ in range(2):
             while not (line := client.response.readline()).startswith(b":"):
-                assert line == b"\n"
+                assert line == b"\n" or line.startswith(b"id: ")
         running.publish("gpu", {"number": 1})
         assert client.message().data == {"number": 1}
 
