@@ -6,6 +6,7 @@ import http.client
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -77,6 +78,19 @@ def test_few_descriptors_cost_no_row_and_no_client(
         assert devices(agent) == expected
         assert agent.descriptors < FEW
         assert agent.log.count("more files than descriptors") == 1
+        assert "Too many open files" not in agent.log
+
+
+def test_idle_clients_leave_descriptors_for_readings() -> None:
+    with Agent("--scrape-interval", "100ms", start=at_most(FEW)) as agent:
+        agent.series()
+        clients = [agent.connect() for _ in range(2 * FEW)]
+        time.sleep(1)
+        assert agent.descriptors < FEW
+        for client in clients:
+            client.close()
+        errors = {k: v for k, v in agent.series().items() if "_errors_total{collector=" in k}
+        assert errors and not any(errors.values())
         assert "Too many open files" not in agent.log
 
 

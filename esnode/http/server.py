@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import random
+import resource
 import socket
 import time
 from pathlib import Path
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 #: Thousands of clients that connect and say nothing must not keep a scraper out.
 CONNECTIONS = 8192
+#: The part of the descriptors that they get: half are for files of devices, some for other files.
+#: An agent that clients leave none can read nothing, and granian asks for one in a loop.
+SHARE = 3 / 8
 #: Milliseconds in which a request's header must arrive. The time between two requests counts as
 #: well, so this is more than a minute, a scraper's longest usual interval.
 HEADER_TIMEOUT = 75_000
@@ -88,6 +92,12 @@ def _listener(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def room() -> int:
+    """Connections at once; another one waits until one has ended."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return CONNECTIONS if limit == resource.RLIM_INFINITY else min(CONNECTIONS, int(limit * SHARE))
 
 
 def exposed(listener: socket.socket) -> bool:
@@ -149,7 +159,7 @@ class Door:
             blocking_threads=1,
             runtime_threads=1,
             backlog=CONNECTIONS,
-            backpressure=CONNECTIONS,
+            backpressure=room(),
             http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT),
             log_enabled=False,
         )
