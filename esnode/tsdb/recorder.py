@@ -41,7 +41,8 @@ QUIET = 3600.0
 #: Places of damage in a block that are logged, and that are counted.
 TOLD = 20
 PLACES = 2000
-#: Seconds that the last flush may take at the end.
+#: Seconds that the path may take to be had at the start, and the last flush at the end.
+TAKING = 2.0
 PATIENCE = 10.0
 #: Seconds until what could not be sealed is tried again.
 PAUSE = 300.0
@@ -96,6 +97,10 @@ class Recorder:
         self._wanted = 0
         self._done = 0
         self._stopping = False
+        #: Whether the path was asked for, and who has it; whether nobody waits for that any more.
+        self._asked = False
+        self._refused: Locked | None = None
+        self._late = False
         self._held: int | None = None
         self._ready = False
         self._open: dict[int, block.Open] = {}
@@ -118,18 +123,22 @@ class Recorder:
         self._told = False
         #: The damage that was found, by the block's directory.
         self._places: dict[Path, set[str]] = {}
-        self._thread = threading.Thread(target=self._run, name="tsdb", daemon=True)
+        self._thread: threading.Thread
 
     # What others call.
 
     def start(self) -> None:
         """Takes the path and starts. Raises Locked; a path that cannot be written is tried again
-        with every flush."""
-        try:
-            self._take()
-        except OSError as error:
-            self._fault(error)
+        with every flush, and one on a disk that hangs is not waited for."""
+        self._asked, self._refused = False, None
+        self._thread = threading.Thread(target=self._run, name="tsdb", daemon=True)
         self._thread.start()
+        with self._lock:
+            self._late = self._told = not self._wake.wait_for(lambda: self._asked, TAKING)
+        if self._late:
+            log.error("%s: the history cannot be written: the disk does not answer", self.path)
+        elif self._refused:
+            raise self._refused
 
     def add(self, snapshot: Snapshot) -> None:
         """Takes a tick's snapshot; the oldest ones are dropped where there is no room for it."""
@@ -197,7 +206,22 @@ class Recorder:
 
     # What its thread does.
 
+    def _begin(self) -> bool:
+        """Takes the path; whether it is not another agent's, or nobody waits to hear that."""
+        try:
+            self._take()
+        except Locked as error:
+            self._refused = error
+        except Exception as error:
+            self._told |= self._fault(error)
+        with self._lock:
+            self._asked = True
+            self._wake.notify_all()
+            return self._refused is None or self._late
+
     def _run(self) -> None:
+        if not self._begin():
+            return
         due = time.monotonic()
         while True:
             with self._lock:
