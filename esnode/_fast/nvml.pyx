@@ -1858,17 +1858,27 @@ cdef class Driver:
     cdef int _place(self) except -1:
         """Finds out which GPUs are there, of those that have a slot. One that hangs, in no place,
         is there until all others have told what they are; what has its UUID then is hidden, unless
-        its call has returned by now."""
+        its call has returned by now. One that does not tell what it is has the UUID that was there
+        before, but not where that is found to be another's."""
         cdef Gpu gpu
         cdef bint unknown = False, hangs = False
         told = {}
+        sure = {}
         for each in self.slots:
             gpu = <Gpu>each
             gpu.slot.hidden = False
             hangs |= gpu.slot.late or not gpu.slot.placed
             if gpu.slot.placed and gpu.slot.done and gpu.uuid is not None:
                 told[gpu.uuid] = gpu
+                if not gpu.slot.stale:
+                    sure[gpu.uuid] = gpu
             unknown |= gpu.slot.placed and gpu.slot.stale and not gpu.slot.done
+        for each in self.slots:
+            gpu = <Gpu>each
+            if gpu.slot.placed and gpu.slot.done and gpu.slot.stale and gpu.uuid in sure:
+                told[gpu.uuid] = sure[gpu.uuid]
+                gpu.slot.gpu.uuid[0] = 0
+                gpu.uuid = None
         self.gpus = self.slots
         if not hangs:
             return 0

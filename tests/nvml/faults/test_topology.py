@@ -225,6 +225,24 @@ def test_the_one_that_hangs_is_removed(four: Fake, node: Make) -> None:
     wait_for(lambda: threads() <= before + 1, "one thread hangs")
 
 
+def test_one_is_removed_while_another_one_is_lost(four: Fake, node: Make) -> None:
+    """The one between them takes the index of the first, the lost one that of the second."""
+    machine = node()
+    first = machine.tick()
+    four.gpu(3).lose()
+    machine.tick()
+    four.remove(1)
+    for _ in range(3):
+        reading = machine.tick()
+        assert utilization(reading) == {"0": 10, "2": 12}
+        assert reading.by_gpu("esnode_gpu_up") == {"0": 1, "2": 1, "3": 0}
+        assert {reading.uuids()[number] for number in "02"} < set(first.uuids().values())
+    four.gpu(3).recover()
+    reading = machine.until(lambda reading: len(reading.up) == 3, "it is up again")
+    assert utilization(reading) == {"0": 10, "2": 12, "3": 13}
+    assert set(reading.uuids().items()) < set(first.uuids().items())
+
+
 def test_the_last_one_hangs_and_is_removed(four: Fake, node: Make) -> None:
     machine = node()
     machine.tick()
