@@ -2071,7 +2071,7 @@ cdef class Driver:
         for name, (n, seconds) in calls.items():
             k = NUMBERS[name]
             self.calls_before[k] += <uint64_t>n
-            self.ns_before[k] += <uint64_t>(seconds * 1e9)
+            self.ns_before[k] += <uint64_t>(seconds * 1e9 + 0.5)
 
     def store(self, Table table not None):
         """Puts the calls since the start and their seconds into the table. Returns the functions

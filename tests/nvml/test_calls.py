@@ -143,6 +143,23 @@ def test_what_a_scrape_and_another_tick_ask(
     assert of_gpu(fake) == EACH | more | {"nvmlDeviceGetSamples": 1}, "too early for GPM"
 
 
+def test_what_was_counted_before_a_reload_is_taken_over_to_the_nanosecond(
+    fake: Fake, node: Make
+) -> None:
+    fake.set_gpus(["H100"])
+    a = node()
+    a.tick()
+    driver = a.collector.driver
+    name = "nvmlDeviceGetComputeMode"
+    count, seconds = driver.calls()[name]
+    times = range(1, 1000)
+    for nanoseconds in times:
+        driver.resume({name: (1, nanoseconds / 1e9)})
+    after = driver.calls()[name]
+    assert after[0] == count + len(times)
+    assert round((after[1] - seconds) * 1e9) == sum(times)
+
+
 def test_calls_that_are_never_made(fake: Fake, node: Make) -> None:
     fake.set_gpus(MODELS)
     a = node(gpu_detail=True, gpu_process_metrics=True, enable_gpu_mig=True)
