@@ -94,7 +94,7 @@ def test_what_is_no_reason(metrics: str) -> None:
     ("document", "text"),
     [
         (with_gpu(up=False), "GPU 1 is lost"),
-        (with_gpu(stuck=True), "GPU 1 is stuck"),
+        (with_gpu(stuck=True, up=False), "GPU 1 is stuck"),
         (with_gpu(health={"recovery_action": "drain_and_reset"}), "asks for: drain and reset"),
         (after(48, None), "GPU 1: Xid 48 1h 0m ago: "),
         (after(79, None), "Reboot the node"),

@@ -136,10 +136,10 @@ def troubles(status: Status, page: Page, now_ms: int, hours: float) -> Iterator[
     yield from missing(status, page)
     gpus = status.gpus or []
     for gpu in gpus:
-        if gpu.up is False:
-            yield f"GPU {gpu.gpu} is lost: it does not answer"
-        elif gpu.stuck:
+        if gpu.stuck:  # which is not up either
             yield f"GPU {gpu.gpu} is stuck: the driver does not answer for it"
+        elif gpu.up is False:
+            yield f"GPU {gpu.gpu} is lost: it does not answer"
     for gpu in gpus:
         if gpu.health.recovery_action not in (None, "none"):
             action = (gpu.health.recovery_action or "").replace("_", " ")
