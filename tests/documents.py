@@ -218,7 +218,7 @@ ILL = replace(
                 ),
             },
         ),
-        gpu(4, stuck=True),
+        gpu(4, stuck=True, up=False),
         gpu(5, thermal_throttle=True, health={"throttle_reasons": ["hw_thermal_slowdown"]}),
         gpu(6, mig_tree=status.MigTree(True, True, [unknown(status.MigDevice)] * 7)),
         gpu(7, util_percent=0.0, memory_used_bytes=0, power_watts=0.0, temperature_celsius=0.0),

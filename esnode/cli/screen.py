@@ -460,10 +460,10 @@ def health(gpu: Gpu, now_ms: int) -> list[tuple[str, str]]:
     """What is wrong with a GPU, the worst first; "ok", or a dash where nothing is known."""
     about = gpu.health
     found = []
-    if gpu.up is False:
-        found.append(("LOST", "red"))
-    if gpu.stuck:
+    if gpu.stuck:  # which is not up either
         found.append(("STUCK", "red"))
+    elif gpu.up is False:
+        found.append(("LOST", "red"))
     if about.recovery_action not in (None, "none"):
         found.append((clean(about.recovery_action or "").replace("_", " "), "red"))
     if about.last_xid is not None:
