@@ -1859,9 +1859,12 @@ cdef class Driver:
         """Finds out which GPUs are there, of those that have a slot. One that hangs, in no place,
         is there until all others have told what they are; what has its UUID then is hidden, unless
         its call has returned by now. One that does not tell what it is has the UUID that was there
-        before, but not where that is found to be another's."""
+        before, but not where that is found to be another's. There are no more of those that
+        hang than the library counts: what hung in telling its UUID is left out first."""
         cdef Gpu gpu
         cdef bint unknown = False, hangs = False
+        cdef int room = MOST
+        cdef bint stale
         told = {}
         sure = {}
         for each in self.slots:
@@ -1882,15 +1885,26 @@ cdef class Driver:
         self.gpus = self.slots
         if not hangs:
             return 0
+        if self.desk.done:
+            room = self.desk.n
         self.gpus = []
         for each in self.slots:
             gpu = <Gpu>each
             if gpu.slot.late and gpu.uuid in told:
                 (<Gpu>told[gpu.uuid]).slot.hidden = True
                 self.shifted |= gpu.slot.placed
+            room -= gpu.slot.placed and gpu.slot.done and not gpu.slot.lost
+        surplus = []
+        for stale in (False, True):
+            for each in self.slots:
+                gpu = <Gpu>each
+                if gpu.slot.late and gpu.slot.stale == stale and gpu.uuid not in told:
+                    room -= 1
+                    if room < 0:
+                        surplus.append(gpu)
         for each in self.slots:
             gpu = <Gpu>each
-            if gpu.slot.hidden:
+            if gpu.slot.hidden or gpu in surplus:
                 continue
             if gpu.slot.placed or (unknown if gpu.uuid not in told else gpu.slot.late):
                 self.gpus.append(gpu)
@@ -2002,7 +2016,10 @@ cdef class Driver:
 
     @property
     def unread(self):
-        """Whether there is more to read: other GPUs than before, or more of them."""
+        """Whether there is more to read, and time left for it: other GPUs than before, or more of
+        them."""
+        if crew_now() >= self.started + self.timeout:
+            return False
         return (self.desk.done and self.desk.n != self.fitted) or self.shifted or any(
             (<Gpu>gpu).slot.done and (<Gpu>gpu).slot.asked for gpu in self.gpus)
 

@@ -202,6 +202,29 @@ def test_one_is_removed_while_another_one_hangs(function: str, four: Fake, node:
     wait_for(lambda: threads() <= before + 1, "one thread hangs")
 
 
+@pytest.mark.parametrize("gone", [0, 3])
+@pytest.mark.parametrize("function", ["nvmlDeviceGetUtilizationRates", None])
+def test_one_is_removed_as_another_one_begins_to_hang(
+    function: str | None, gone: int, four: Fake, node: Make
+) -> None:
+    """Those that are well are read at once, and what hangs is one GPU, not one for its index too."""
+    machine = node()
+    first = machine.tick()
+    time.sleep(0.11)
+    four.gpu(1).hang(function)
+    four.remove(gone)
+    well = {"0": 10, "2": 12, "3": 13}
+    del well[str(gone)]
+    assert utilization(machine.tick()) == well
+    for _ in range(3):
+        reading = machine.tick()
+        assert utilization(reading) == well
+        assert reading.by_gpu("esnode_gpu_up") == {"1": 0, **dict.fromkeys(well, 1)}
+    four.release()
+    reading = machine.until(lambda reading: len(reading.up) == 3, "it is up again")
+    assert set(reading.uuids().items()) < set(first.uuids().items())
+
+
 def test_the_one_that_hangs_is_removed(four: Fake, node: Make) -> None:
     machine = node()
     first = machine.tick()
