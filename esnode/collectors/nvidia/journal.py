@@ -41,25 +41,6 @@ GPUS, CODES, SWITCH_CODES, SECONDS, WAITING, SIZE = 256, 512, 4096, 600, 2000, 1
 #: How many of the newest events are looked through for the one that a text belongs to.
 RECENT = 100
 
-#: Of the driver's events, and of the kernel's lines "xid" and "sxid".
-KINDS = (
-    "single_bit_ecc_error",
-    "double_bit_ecc_error",
-    "pstate",
-    "xid",
-    "clock",
-    "power_source_change",
-    "mig_config_change",
-    "single_bit_ecc_error_storm",
-    "dram_retirement_event",
-    "dram_retirement_failure",
-    "non_fatal_poison_error",
-    "fatal_poison_error",
-    "gpu_unavailable_error",
-    "gpu_recovery_action",
-    "sxid",
-)
-
 _Key = TypeVar("_Key", int, str)
 
 # Limits of what is read from the file.
