@@ -135,7 +135,7 @@ def screen(
     """The lines for a terminal of that size; all of them where there is no height, and at full
     length where there is no width."""
     gpus = status.gpus or []
-    head = [title(status, now_ms, width or 80), state(status, now_ms)]
+    head = [title(status, width or 80), state(status, now_ms)]
     node = [processors(status), memory(status), power(status)]
     if status.app_tokens_per_sec is not None:
         node.append(tokens(status))
@@ -228,7 +228,7 @@ def labelled(name: str, lines: Sequence[Line]) -> list[Line]:
     return [[(f"{'' if at else name:<8}", "bold"), *line] for at, line in enumerate(lines)]
 
 
-def title(status: Status, now_ms: int, width: int) -> Line:
+def title(status: Status, width: int) -> Line:
     name = clean(status.hostname or DASH)
     rest = f"   up {span(status.uptime_seconds)}   Linux {clean(status.kernel or DASH)}"
     if status.mode != "standalone":

@@ -45,15 +45,15 @@ def add(app: typer.Typer, arguments: Arguments) -> None:
             ask.write(client.get(PATH).decode(errors="replace").rstrip("\n") + "\n")
         else:
             status = ask.status(client.get(PATH), client)
-            ask.write("\n".join(lines(status, 1)) + "\n")
+            ask.write("\n".join(lines(status)) + "\n")
 
 
-def lines(status: Status, spare: int) -> list[str]:
-    """The screen as lines: for the terminal's size less some lines, or plain and whole."""
+def lines(status: Status) -> list[str]:
+    """The screen as lines: for the terminal less its last line, or plain and whole."""
     width = height = None
     if ask.is_terminal():
         width, height = shutil.get_terminal_size()
-        height -= spare
+        height -= 1
     found = screen.screen(status, round(time.time() * 1000), width, height)
     return [screen.text(line, width, ask.is_colored()) for line in found]
 
@@ -97,7 +97,7 @@ class Watch:
             if self.json:
                 ask.write(found.decode(errors="replace").rstrip("\n") + "\n")
             else:
-                self.shown = lines(ask.status(found, self.client), 1)
+                self.shown = lines(ask.status(found, self.client))
         except NoAnswer as error:
             problem = str(error)
         now = time.monotonic()
