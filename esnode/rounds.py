@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 
 from ._fast.table import Snapshot
+from .sampler import stale
 
 log = logging.getLogger(__name__)
 
@@ -17,9 +18,6 @@ PATIENCE = 1.0
 #: first one: who asks for the status of an agent that has just started is to get an answer.
 SILENCE = 1.5
 FIRST = 1.0
-#: A snapshot is left out when its lane has missed this many intervals, and at least this time.
-MISSED = 3
-LEAST = 1.0
 
 #: The newest snapshots of a tick by lane.
 Snapshots = Mapping[str, Snapshot]
@@ -123,7 +121,7 @@ class Rounds:
         self._opened = None
         self._closed = now
         self._begun = True
-        oldest = now - max(MISSED * self.interval, LEAST)
+        oldest = now - stale(self.interval)
         return {
             lane: snapshot
             for lane, snapshot in self._newest.items()

@@ -23,6 +23,15 @@ MESSAGES = 100
 QUIET = 3600.0
 #: Failures of a collector that are remembered.
 FAILURES = 10
+#: What a lane has read tells nothing any more when it has missed this many intervals, and at least
+#: for so many seconds.
+MISSED = 3
+LEAST = 1.0
+
+
+def stale(interval: float) -> float:
+    """Seconds after which the reading of a lane with that interval tells nothing any more."""
+    return max(MISSED * interval, LEAST)
 
 
 class Part:

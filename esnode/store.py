@@ -13,16 +13,12 @@ from isal import isal_zlib
 from ._fast.encode import encode
 from ._fast.table import Snapshot
 from .dialects import TEXT, Dialect
-from .sampler import Lane
+from .sampler import Lane, stale
 
 #: ISA-L's cheapest level: a tenth of the time of zlib's level 6 for a fifth more bytes.
 GZIP_LEVEL = 0
 GZIP_WINDOW = 31
 ZSTD_LEVEL = 1
-
-#: A lane is not shown any more when it has missed this many intervals, and at least this time.
-MISSED = 3
-LEAST = 1.0
 
 
 class Page:
@@ -59,7 +55,7 @@ class Entry:
 
     def missing(self, now: float) -> bool:
         """Whether the lane has no reading, or none that still tells anything."""
-        return self.age(now) > max(MISSED * self.lane.interval, LEAST)
+        return self.age(now) > stale(self.lane.interval)
 
 
 class Waiter:

@@ -52,7 +52,7 @@ LAYERS = {
     "derive": (
         *("_fast.table", "_fast.encode", "collectors.base", "config", "host", "metrics", "xids"),
     ),
-    "rounds": ("_fast.table",),
+    "rounds": ("_fast.table", "sampler"),
     "view": ("_fast.table", "config", "derive", "recent", "sampler", "status", "store", "xids"),
     "recent": (),
     "collectors": ("collectors",),

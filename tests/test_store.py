@@ -16,8 +16,8 @@ from esnode.collectors.base import Collector
 from esnode.dialects import OPENMETRICS, TEXT
 from esnode.host import Host
 from esnode.metrics import Metric, gauge
-from esnode.sampler import Lane, Sampler
-from esnode.store import MISSED, Store
+from esnode.sampler import Lane, Sampler, stale
+from esnode.store import Store
 
 from .hosts import config
 from .running import PATIENCE, series, wait_for
@@ -222,7 +222,7 @@ def test_a_lane_that_misses_three_intervals_vanishes_from_the_page(house: House)
     entry = house.store.lanes["slow"]
     assert entry.snapshot is not None
     read = entry.snapshot.monotonic
-    limit = MISSED * entry.lane.interval
+    limit = stale(entry.lane.interval)
     assert not entry.missing(read + limit - 1)
     assert entry.missing(read + limit + 1)
     entry.lane.interval = 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from esnode import __version__, store
+from esnode import __version__, sampler
 from esnode._fast.table import Table
 from esnode.agent import Agent, up
 from esnode.collectors import COLLECTORS
@@ -73,7 +73,7 @@ def test_a_lane_that_is_not_heard_of_has_nobody_up(monkeypatch: pytest.MonkeyPat
     assert ups["cpu"] == ups["memory"] == ups["network"] == 1
     entry = late.store.lanes["devices"]
     monkeypatch.setattr(entry.lane, "interval", -1)
-    monkeypatch.setattr(store, "LEAST", 0)
+    monkeypatch.setattr(sampler, "LEAST", 0)
     rows = series(late.store.page(TEXT, frozenset(late.enabled) | {"agent"}).body)
     assert not any(name.startswith("esnode_network_mtu") for name in rows)
     now = by(rows, "esnode_agent_collector_up")
