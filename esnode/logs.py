@@ -17,6 +17,10 @@ LEVELS = {
     "trace": TRACE,
 }
 _NAMES = {level: name for name, level in LEVELS.items()}
+#: Different messages of one source that are logged, and seconds without one after which it is
+#: logged again: what comes back a day later is news.
+MESSAGES = 100
+QUIET = 3600.0
 
 
 def _when(record: logging.LogRecord) -> str:
@@ -53,6 +57,23 @@ class Json(logging.Formatter):
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return msgspec.json.encode(entry).decode()
+
+
+class Heard:
+    """What one source has had to say, so that what it says all the time is logged once."""
+
+    def __init__(self) -> None:
+        #: When each message was last heard, in monotonic seconds.
+        self._last: dict[str, float] = {}
+
+    def is_news(self, message: str) -> bool:
+        """Whether a message is to be logged."""
+        now = time.monotonic()
+        last = self._last.get(message)
+        if last is None and len(self._last) >= MESSAGES:
+            return False
+        self._last[message] = now
+        return last is None or now - last > QUIET
 
 
 def setup(level: str, form: str) -> None:

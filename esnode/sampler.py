@@ -11,16 +11,13 @@ from collections.abc import Callable, Sequence
 
 from ._fast.table import Snapshot, Table
 from .collectors.base import Collector, Refused, Unavailable
+from .logs import Heard
 from .metrics import Metric
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two attempts to bind a collector whose source was not there.
 RETRY = 60.0
-#: Different messages of a collector that are logged, and seconds without one after which it is
-#: logged again: what comes back a day later is news.
-MESSAGES = 100
-QUIET = 3600.0
 #: Failures of a collector that are remembered.
 FAILURES = 10
 #: What a lane has read tells nothing any more when it has missed this many intervals, and at least
@@ -53,8 +50,7 @@ class Part:
         self.reason: str | None = None
         #: When each failure was the last time, in Unix seconds; the newest is the last.
         self.failures: dict[str, float] = {}
-        #: When each message was last heard, in monotonic seconds.
-        self._heard: dict[str, float] = {}
+        self._heard = Heard()
 
     def report(self, message: str) -> None:
         """Counts a failure of this reading; logs it unless it was logged before."""
@@ -67,12 +63,7 @@ class Part:
 
     def note(self, message: str, level: int) -> None:
         self.reason = message
-        now = time.monotonic()
-        last = self._heard.get(message)
-        if last is None and len(self._heard) >= MESSAGES:
-            return
-        self._heard[message] = now
-        if last is None or now - last > QUIET:
+        if self._heard.is_news(message):
             log.log(level, "%s: %s", self.name, message)
 
     def start(self, table: Table, now: float, tick: bool) -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import pytest
 
-from esnode import sampler
+from esnode import logs, sampler
 from esnode._fast.table import TICK, Snapshot
 from esnode.collectors.base import Collector, Refused, Unavailable
 from esnode.config import Config
@@ -114,13 +114,13 @@ def test_a_repeating_failure_is_logged_once_and_then_counted(
         fragile.at_sample = OSError(f"number {number}")
         read(lane)
     assert lane.parts[0].errors == 550
-    assert len(caplog.records) == sampler.MESSAGES
+    assert len(caplog.records) == logs.MESSAGES
 
 
 def test_a_failure_that_comes_back_is_logged_again(
     lane: Lane, fragile: Fragile, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampler, "QUIET", 0.05)
+    monkeypatch.setattr(logs, "QUIET", 0.05)
     fragile.at_sample = OSError("the same")
     for _ in range(3):
         read(lane)

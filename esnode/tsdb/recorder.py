@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from .._fast.table import Snapshot
+from ..logs import Heard
 from . import block, reader, retention, runs, seal
 from .age import Age
 from .layout import AGE, INDEX, LOCK, NEW, OPEN, SEALED, name, starts, window
@@ -35,9 +36,6 @@ QUEUE = 32 << 20
 SNAPSHOT = 128
 #: A sealed block is so many times smaller than before, if not more; a tenth in practice.
 SHRINKS = 4
-#: Different messages that are logged, and seconds without one after which it is logged again.
-MESSAGES = 100
-QUIET = 3600.0
 #: Places of damage in a block that are logged, and that are counted.
 TOLD = 20
 PLACES = 2000
@@ -117,8 +115,7 @@ class Recorder:
         #: Whether the last flush wrote all that there was.
         self._good = False
         self._described = time.monotonic()
-        #: When each message was last heard, in monotonic seconds.
-        self._heard: dict[str, float] = {}
+        self._heard = Heard()
         #: Whether it was logged that nothing can be written.
         self._told = False
         #: The damage that was found, by the block's directory.
@@ -488,12 +485,7 @@ class Recorder:
         """Counts a failure, and logs it unless it was logged before; whether it did."""
         self.errors += 1
         message = f"{self.path}: the history cannot be written: {error}"
-        now = time.monotonic()
-        last = self._heard.get(message)
-        if last is None and len(self._heard) >= MESSAGES:
-            return False
-        self._heard[message] = now
-        if last is not None and now - last <= QUIET:
+        if not self._heard.is_news(message):
             return False
         expected = isinstance(error, (OSError, Locked))
         log.error("%s", message, exc_info=None if expected else error)
