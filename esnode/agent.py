@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__, logs
@@ -40,8 +39,8 @@ from .reload import Reload
 from .rounds import Rounds
 from .sampler import Lane, Part, Sampler
 from .store import Entry, Store
+from .tsdb import layout
 from .tsdb.export import Export
-from .tsdb.layout import default_path
 from .tsdb.recorder import Locked, Recorder
 from .tsdb.select import Selection
 from .view import Facts, View
@@ -481,9 +480,8 @@ def export(recorder: Recorder, selection: Selection, form: str, eof: bool) -> Ex
 
 def recorder(config: Config) -> Recorder:
     """What keeps the local history."""
-    path = config.local_tsdb_path
     return Recorder(
-        Path(path).absolute() if path else default_path(os.environ),
+        layout.directory(config.local_tsdb_path, os.environ),
         retention=config.local_tsdb_retention_hours * 3600,
         budget=config.local_tsdb_max_disk_mb << 20,
     )

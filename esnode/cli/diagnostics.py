@@ -285,8 +285,7 @@ def history(settings: Config) -> Iterator[Finding]:
         yield Finding(subject, "note", "it is off: enable_local_tsdb is false")
         return
     try:
-        named = settings.local_tsdb_path
-        path = Path(named).absolute() if named else layout.default_path(os.environ)
+        path = layout.directory(settings.local_tsdb_path, os.environ)
         above = next(each for each in (path, *path.parents) if each.exists())
         room = os.statvfs(above)
         used = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -26,7 +26,7 @@ from ..state import state_directory
 from ..tsdb import backfill as sending
 from ..tsdb import verify as checking
 from ..tsdb.export import Export
-from ..tsdb.layout import default_path
+from ..tsdb.layout import directory
 from ..tsdb.select import SelectError, select
 from ..tsdb.survey import survey
 
@@ -52,7 +52,7 @@ def tsdb(arguments: Arguments) -> typer.Typer:
     def place(path: str | None) -> Path:
         """The history's directory. Raises ConfigError where there is none."""
         named = path or config.load(arguments, os.environ).config.local_tsdb_path
-        found = Path(named).absolute() if named else default_path(os.environ)
+        found = directory(named, os.environ)
         if not found.is_dir():
             raise config.ConfigError(
                 f"{found}: there is no history; name its directory with --path"

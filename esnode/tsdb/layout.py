@@ -11,7 +11,7 @@ import msgspec
 
 from ..dialects import Labels
 from ..metrics import Metric
-from ..state import home
+from ..state import base
 
 #: Milliseconds of a block's window; windows begin at multiples of it, which are UTC's even hours.
 WINDOW = 7_200_000
@@ -29,20 +29,13 @@ FILES = (OPEN, SEALED, INDEX, OPEN + NEW, SEALED + NEW, INDEX + NEW)
 _BLOCK = re.compile(r"(-?\d{1,15})-(-?\d{1,15})")
 
 
-def default_path(environ: Mapping[str, str]) -> Path:
-    """The history's directory where the configuration names none; it need not exist.
-
-    The first of: ``tsdb`` in ``$STATE_DIRECTORY``, which systemd sets for ``StateDirectory=`` and
-    where several stand between colons; ``$XDG_DATA_HOME/esnode/tsdb``;
-    ``~/.local/share/esnode/tsdb``. Raises FileNotFoundError where there is not even a home.
-    """
-    first = environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    base = environ.get("XDG_DATA_HOME", "")
-    if first.startswith("/"):
-        return Path(first, "tsdb")
-    if base.startswith("/"):
-        return Path(base, "esnode/tsdb")
-    return home(environ) / ".local/share/esnode/tsdb"
+def directory(named: str | None, environ: Mapping[str, str]) -> Path:
+    """The history's directory, which need not exist: the one that the configuration names, else
+    ``tsdb`` in that of :func:`state.base` for XDG_DATA_HOME. Raises OSError where there is not even
+    a home."""
+    if named:
+        return Path(named).absolute()
+    return base(environ, "XDG_DATA_HOME", ".local/share") / "tsdb"
 
 
 def window(unix_ms: int) -> int:
