@@ -64,6 +64,14 @@ def starts(path: Path) -> list[int]:
     return sorted(found)
 
 
+def size(file: Path) -> int:
+    """The length of a file; 0 where there is none."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def metric_object(metric: Metric, labels: Labels) -> bytes:
     """``{"__name__":"…","label":"…"}`` in the order of the declaration, without blanks; a label
     whose value is None is left out."""

@@ -23,7 +23,7 @@ from .._fast.table import Snapshot
 from ..logs import Heard
 from . import block, reader, retention, runs, seal
 from .age import Age
-from .layout import AGE, INDEX, LOCK, NEW, OPEN, SEALED, name, starts, window
+from .layout import AGE, INDEX, LOCK, NEW, OPEN, SEALED, name, size, starts, window
 
 log = logging.getLogger(__name__)
 
@@ -332,18 +332,15 @@ class Recorder:
         """Bytes that a sealing is still to write."""
         if not self._job or self._job[0] is None:
             return 0
-        aside = self.path / name(self._job[0]) / (SEALED + NEW)
-        return max(0, self._reserved - (aside.stat().st_size if aside.exists() else 0))
+        return max(0, self._reserved - size(self.path / name(self._job[0]) / (SEALED + NEW)))
 
     def _reserve(self, start: int) -> bool:
         """Whether a block can be sealed within the budget, where what is older may go for it."""
         block = self.path / name(start)
-        lines, sealed, described = (
-            (block / each).stat().st_size if (block / each).exists() else 0
-            for each in (OPEN, SEALED, INDEX)
-        )
+        lines, sealed, described = (size(block / each) for each in (OPEN, SEALED, INDEX))
         self._reserved = lines // SHRINKS + sealed + described
-        newer = sum(size for each, size in retention.sizes(self.path).items() if each >= start)
+        found = retention.sizes(self.path)
+        newer = sum(found[each] for each in found if each >= start)
         return newer + self._reserved <= self.budget
 
     def _remove(self, start: int) -> None:

@@ -14,26 +14,17 @@ from pathlib import Path
 
 from . import index
 from .block import last_line
-from .layout import FILES, INDEX, NEW, OPEN, SEALED, WINDOW, name, starts
+from .layout import FILES, INDEX, NEW, OPEN, SEALED, WINDOW, name, size, starts
 
 #: Bytes in which the first timestamp of a file is looked for.
 HEAD = 1 << 16
 _FIRST = re.compile(rb'"timestamps":\[(-?\d{1,18})')
 
 
-def size(path: Path, start: int) -> int:
-    """Bytes of a block's files."""
-    total = 0
-    for each in FILES:
-        with contextlib.suppress(FileNotFoundError):
-            total += (path / name(start) / each).stat().st_size
-    return total
-
-
 def sizes(path: Path) -> dict[int, int]:
     """Bytes of the blocks that have files of ours, by their start, in order."""
     return {
-        start: size(path, start)
+        start: sum(size(path / name(start) / each) for each in FILES)
         for start in starts(path)
         if any((path / name(start) / each).exists() for each in FILES)
     }

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .._fast.jsonl import Scan
 from .index import Index, describe
-from .layout import OPEN, SEALED
+from .layout import OPEN, SEALED, size
 from .reader import Block, Report, blocks, ignore, lines
 
 
@@ -33,11 +33,3 @@ def survey(path: Path, report: Report = ignore) -> Iterator[Found]:
                 scan.feed(line)
             index = describe(block.start, scan)
         yield Found(block, sealed, index, sum(size(block.path / name) for name in (OPEN, SEALED)))
-
-
-def size(path: Path) -> int:
-    """The length of a file; 0 where there is none."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
