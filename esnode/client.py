@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from . import __version__
-from .config import Config, ConfigError, parse_address
+from .config import Config, ConfigError, parse_address, spell_address
 
 #: Seconds for a connection, TLS included, and for an answer.
 CONNECT = 2.0
@@ -71,10 +71,7 @@ class Target(NamedTuple):
 
     @property
     def shown(self) -> str:
-        if self.unix:
-            return f"unix:{self.unix}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return spell_address(self.unix or self.host, self.port)
 
 
 def target(text: str) -> Target:

@@ -435,6 +435,13 @@ def parse_address(text: str) -> tuple[str, int]:
     return host or "0.0.0.0", int(port)
 
 
+def spell_address(host: str, port: int) -> str:
+    """An address as :func:`parse_address` reads it."""
+    if host.startswith("/"):
+        return f"unix:{host}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _printable(letter: str) -> str:
     """A letter, or TOML's escape for one that would break the line or cannot be written."""
     if letter.isprintable():

@@ -34,10 +34,7 @@ def send(host: str, port: int, number: signal.Signals) -> int:
     A host that begins with a slash is the path of a unix socket. A process that does not handle the
     signal would be ended by it: to such a one none is sent.
     """
-    if host.startswith("/"):
-        where = f"unix:{host}"
-    else:
-        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    where = config.spell_address(host, port)
     sockets = dict(_listeners(host, port))
     if not sockets:
         raise NoAgentError(

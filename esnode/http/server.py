@@ -18,6 +18,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server import embed
 
+from ..config import spell_address
 from . import outlet
 from .app import Application
 from .response import Response
@@ -57,10 +58,7 @@ def listen(host: str, port: int, mode: int = 0o660) -> socket.socket:
     It is ours rather than granian's, which sets SO_REUSEPORT: a second instance would share the
     port. With SO_REUSEADDR, or a restart would fail while old connections are in TIME_WAIT.
     """
-    if host.startswith("/"):
-        shown = f"unix:{host}"
-    else:
-        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    shown = spell_address(host, port)
     for attempt in range(1, ATTEMPTS + 1):
         try:
             if host.startswith("/"):
