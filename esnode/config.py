@@ -624,6 +624,12 @@ def closest(name: str, known: Iterable[str]) -> str:
     )
 
 
+def nearest(name: str) -> Key:
+    """The key that is most likely meant by a name which is none."""
+    flat = {key.flag.replace("-", "_"): key for key in KEYS.values()}
+    return flat.get(name.replace("-", "_")) or KEYS[closest(name, KEYS)]
+
+
 def read_file(path: str) -> dict[str, Any]:
     """The checked values of a TOML file by key. Raises ConfigError."""
     try:
@@ -660,8 +666,7 @@ def check(document: dict[str, Any], path: str) -> dict[str, Any]:
                         f"{path}: {dotted}: unknown table (found a table); the closest is {table},"
                         f" allowed are keys and {', '.join(tables)}"
                     )
-                flat = {key.flag.replace("-", "_"): key.name for key in KEYS.values()}
-                near = KEYS[flat[dotted] if dotted in flat else closest(dotted, KEYS)]
+                near = nearest(dotted)
                 found = (
                     MASK if near.name in SECRETS or _SECRET.search(dotted) else masked(spell(entry))
                 )

@@ -8,7 +8,6 @@ hold is worse than none. No message shows a value that may be a secret.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import ssl
@@ -17,7 +16,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .config import ConfigError
+from .config import ConfigError, closest
 
 #: Bytes of a file that is read: more than any chain of certificates has.
 LARGEST = 1 << 20
@@ -176,7 +175,7 @@ class _Reader:
                 raise self.error(f"{dotted}: not supported: {REFUSED[dotted]}")
             if name not in known:
                 raise self.error(
-                    f"{dotted}: unknown key; the closest is {_closest(str(name), known)},"
+                    f"{dotted}: unknown key; the closest is {closest(str(name), known)},"
                     f" allowed are {', '.join(known)}"
                 )
 
@@ -356,7 +355,3 @@ def _kind(value: Any) -> str:
     """What a value is, without the value."""
     names = {"dict": "a mapping", "list": "a list", "str": "text", "bool": "true or false"}
     return names.get(type(value).__name__, "a number or a date")
-
-
-def _closest(name: str, known: Collection[str]) -> str:
-    return max(known, key=lambda other: difflib.SequenceMatcher(None, name, other).ratio())

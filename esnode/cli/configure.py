@@ -64,9 +64,7 @@ def parse(word: str) -> tuple[str, Any]:
     ConfigError."""
     name, equals, text = word.partition("=")
     if name not in KEYS:
-        flat = {key.flag.replace("-", "_"): key.name for key in KEYS.values()}
-        near = flat.get(name.replace("-", "_")) or config.closest(name, KEYS)
-        raise ConfigError(f"{name}: unknown key; the closest is {near}")
+        raise ConfigError(f"{name}: unknown key; the closest is {config.nearest(name).name}")
     key = KEYS[name]
     if not equals:
         raise ConfigError(
