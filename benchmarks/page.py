@@ -135,7 +135,7 @@ def page_ring(bench: Bench) -> Iterator[Row]:
         fake = Fake(library(), state=bench.directory / "nvml-ring")
         fake.set_gpus(["H100"] * 16)
         keys = {"enable_gpu": True, "nvml_library": str(fake.path), "scrape_interval_seconds": 1}
-        agent = Agent(Settings(config(Path(root), disk_mount_exclude=".", **keys), {}, None, ()))
+        agent = Agent(Settings(config(Path(root), disk_mount_exclude=".", **keys)))
         agent.read()
         agent.read()
         recent, costs = agent.recent, []

@@ -30,7 +30,7 @@ def status_derived(bench: Bench) -> Iterator[Row]:
         fake = Fake(library(), state=bench.directory / "nvml-status")
         fake.set_gpus(["H100"] * 16)
         keys = {"enable_gpu": True, "nvml_library": str(fake.path)}
-        agent = Agent(Settings(config(Path(root), disk_mount_exclude=".", **keys), {}, None, ()))
+        agent = Agent(Settings(config(Path(root), disk_mount_exclude=".", **keys)))
         derive, build = [], []
         for _ in range(bench.effort.ticks):
             agent.read()

@@ -548,28 +548,28 @@ def _keys(struct: Any, table: str = "") -> Iterator[Key]:
 KEYS: dict[str, Key] = {key.name: key for key in _keys(Config)}
 
 
+class Arguments(msgspec.Struct, frozen=True):
+    """A command line: the values of flags by key, the options, and the sub-command's words."""
+
+    values: dict[str, Any] = {}
+    config: str | None = None
+    options: frozenset[str] = frozenset()
+    command: tuple[str, ...] = ()
+
+
 class Settings(msgspec.Struct, frozen=True):
     """The effective configuration, where each key's value is from, and what to warn about."""
 
     config: Config
-    origins: dict[str, str]
-    file: str | None
-    warnings: tuple[str, ...]
+    origins: dict[str, str] = {}
+    file: str | None = None
+    warnings: tuple[str, ...] = ()
     #: The command line, from which a reload starts.
-    arguments: Arguments | None = None
+    arguments: Arguments = Arguments()
 
     def value(self, name: str) -> Any:
         """The value of a key by its dotted name."""
         return KEYS[name].of(self.config)
-
-
-class Arguments(msgspec.Struct, frozen=True):
-    """A command line: the values of flags by key, the options, and the sub-command's words."""
-
-    values: dict[str, Any]
-    config: str | None
-    options: frozenset[str]
-    command: tuple[str, ...]
 
 
 #: Flags that are no keys and take no value.

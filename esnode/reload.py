@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from . import config
-from .config import KEYS, Arguments, Config, ConfigError, Settings
+from .config import KEYS, Config, ConfigError, Settings
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Reload:
         self.change = change
         self.count = 0
         self.good = True
-        self.arguments = settings.arguments or Arguments({}, None, frozenset(), ())
+        self.arguments = settings.arguments
         self._asked = threading.Lock()  # released: somebody has asked
         self._asked.acquire()
         self._told = False

@@ -87,7 +87,7 @@ def document(name: str) -> str:
         hosts.tree(host) as root,
     ):
         fake = script(NODES[name]) if name in NODES else None
-        agent = Agent(Settings(hosts.config(root, **keys), {}, None, ()))
+        agent = Agent(Settings(hosts.config(root, **keys)))
         agent.read()
         time.sleep(0.11 if fake else 0)  # between two GPM samples
         agent.read()

@@ -432,7 +432,7 @@ def readings(
 
 def reader(config: Config) -> Callable[[], Page]:
     """Reads our page."""
-    agent = Agent(Settings(config, {}, None, ()))
+    agent = Agent(Settings(config))
 
     def ours() -> Page:
         for sampler in agent.samplers:

@@ -269,7 +269,7 @@ def test_a_source_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Lane, "read", slow)
     config = Config(path_procfs=f"{FIXTURE}/proc", path_sysfs=f"{FIXTURE}/sys")
-    settings = Settings(config, {}, None, ())
+    settings = Settings(config)
     found = {finding.subject: finding for finding in diagnostics.sources(settings)}
     hung.set()
     assert found["power"].level == "wrong"

@@ -55,7 +55,7 @@ def machine(name: str, root: Path) -> Agent:
         settings = config(FIXTURES / name, path_rootfs=str(root), **DETAILS)
         for point in MOUNT_POINTS:
             (root / point).mkdir(parents=True)
-    return Agent(Settings(settings, {}, None, ()))
+    return Agent(Settings(settings))
 
 
 def tick(agent: Agent, count: int = 1) -> None:
@@ -190,7 +190,7 @@ def test_golden_page(name: str) -> None:
 def test_the_series_of_a_large_host_stay_within_their_budget(tmp_path: Path) -> None:
     """Of 4,600 series with 16 GPUs the host's part may be this many; and the page has them all."""
     bighost.write(tmp_path)
-    agent = Agent(Settings(config(tmp_path), {}, None, ()))
+    agent = Agent(Settings(config(tmp_path)))
     tick(agent, 2)
     assert 1500 < agent.store.page(TEXT).body.count(b"\n") < HOST_SERIES * 1.5
     assert sum(entry.snapshot.present for entry in agent.store.lanes.values()) <= HOST_SERIES
@@ -372,7 +372,7 @@ def test_ten_thousand_ticks_leak_nothing(name: str, tmp_path: Path) -> None:
             (rootfs / point).mkdir(parents=True)
     details = DETAILS if name != "bighost" else {}  # which would take a minute
     settings = config(tree, path_rootfs=str(rootfs), **details)
-    agent = Agent(Settings(settings, {}, None, ()))
+    agent = Agent(Settings(settings))
 
     def ticks(count: int) -> None:
         for number in range(count):

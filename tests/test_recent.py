@@ -151,7 +151,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     values = msgspec.structs.replace(
         config(tmp_path), enable_gpu=True, nvml_library=str(fakenvml.library())
     )
-    found = Agent(Settings(values, {}, None, ()))
+    found = Agent(Settings(values))
     yield found
     found.stop_collectors()
     if found.gpus:

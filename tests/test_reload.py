@@ -444,7 +444,7 @@ def daemon(tmp_path: Path, fake: Fake, **keys: object) -> Iterator[Daemon]:
         path_sysfs=str(tmp_path / "sys"),
         **keys,  # type: ignore[arg-type]
     )
-    agent = Daemon(Settings(settings, {}, None, ()))
+    agent = Daemon(Settings(settings))
     yield agent
     for sampler in agent.samplers:
         for lane in sampler.lanes:
@@ -551,7 +551,7 @@ def with_keys(config: Config, **keys: object) -> Config:
 def test_the_watch_waits_for_no_pipe(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    settings = Settings(Config(), {}, str(pipe), (), Arguments({}, str(pipe), frozenset(), ()))
+    settings = Settings(Config(), file=str(pipe), arguments=Arguments(config=str(pipe)))
     watch = Reload(settings, lambda config: None)
     watch.start()
     watch.stop()
@@ -563,7 +563,7 @@ def test_a_file_is_found_that_comes_later(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(config, "FILES", (str(first), str(second)))
     monkeypatch.delenv("ESNODE_CONFIG", raising=False)
     taken: list[float] = []
-    nothing = Arguments({}, None, frozenset(), ())
+    nothing = Arguments()
     watch = Reload(
         config.load(nothing, {}), lambda config: taken.append(config.scrape_interval_seconds)
     )

@@ -45,7 +45,7 @@ def make() -> Iterator[Callable[..., Agent]]:
     agents: list[Agent] = []
 
     def agent(values: Config) -> Agent:
-        agents.append(Agent(Settings(values, {}, None, ())))
+        agents.append(Agent(Settings(values)))
         return agents[-1]
 
     yield agent

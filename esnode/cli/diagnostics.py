@@ -138,7 +138,7 @@ def configuration(arguments: Arguments) -> tuple[Settings, list[Finding]]:
         settings = config.load(arguments, os.environ)
     except ConfigError as error:
         wrong = Finding("configuration", "wrong", str(error), "correct it as it says")
-        return Settings(Config(), {}, None, ()), [wrong]
+        return Settings(Config()), [wrong]
     text = f"{settings.file} is valid" if settings.file else "no file: defaults, flags, environment"
     found = [Finding("configuration", "ok", text)]
     for warning in settings.warnings:

@@ -49,7 +49,7 @@ def commands() -> Iterator[Command]:
     """Every command, in order; a group before what is in it."""
     from .app import build
 
-    yield from _walk(build(Arguments({}, None, frozenset(), ())), ())
+    yield from _walk(build(Arguments()), ())
 
 
 def _walk(tree: Any, path: tuple[str, ...]) -> Iterator[Command]:

@@ -28,7 +28,7 @@ HARDWARE = {"numa", "infiniband", "power", "hwmon"}
 
 
 def agent(root: Path, **keys: object) -> Agent:
-    return Agent(Settings(config(root, **keys), {}, None, ()))
+    return Agent(Settings(config(root, **keys)))
 
 
 def read(agent: Agent, ticks: int = 1) -> Rows:

@@ -119,7 +119,7 @@ def test_without_the_directory_there_is_nothing(tree: Tree) -> None:
 
 
 def test_on_this_machine_the_kernels_messages_say_the_same_as_its_files() -> None:
-    agent = Agent(Settings(Config(network_interface_exclude=""), {}, None, ()))
+    agent = Agent(Settings(Config(network_interface_exclude="")))
     for sampler in agent.samplers:
         sampler.read(True)
     rows = series(agent.store.page(TEXT).body)

@@ -317,13 +317,13 @@ def test_it_is_said_once_what_is_missing(rapl: Tree, caplog: pytest.LogCaptureFi
 def test_the_page_says_that_it_is_down(rapl: Tree) -> None:
     rapl.write(zone("0", "package-0", 1_000_000))
     deny(rapl, "0")
-    agent = Agent(Settings(config(rapl.root, scrape_interval_seconds=0.1), {}, None, ()))
+    agent = Agent(Settings(config(rapl.root, scrape_interval_seconds=0.1)))
     with bound_by_permissions():
         page = series(agent.once())
     assert page['esnode_agent_collector_up{collector="power"}'] == 0
     assert not [name for name in page if name.startswith("esnode_cpu_package")]
     deny(rapl, "0", mode=0o400)
-    agent = Agent(Settings(config(rapl.root, scrape_interval_seconds=0.1), {}, None, ()))
+    agent = Agent(Settings(config(rapl.root, scrape_interval_seconds=0.1)))
     assert series(agent.once())['esnode_agent_collector_up{collector="power"}'] == 1
 
 

@@ -33,7 +33,7 @@ class Client:
     """Asks an agent's application without a server between them."""
 
     def __init__(self, **values: object) -> None:
-        settings = load(Arguments({}, "/dev/null", frozenset(), ()), {})
+        settings = load(Arguments(config="/dev/null"), {})
         settings = msgspec.structs.replace(
             settings, config=msgspec.structs.replace(settings.config, **values)
         )

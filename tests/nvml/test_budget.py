@@ -27,7 +27,7 @@ FLAGS = 5
 def host(root: Path) -> int:
     """The series of a host of 256 cores."""
     bighost.write(root)
-    agent = Agent(Settings(config(root), {}, None, ()))
+    agent = Agent(Settings(config(root)))
     for _ in range(2):
         agent.read()
     for sampler in agent.samplers:
@@ -43,7 +43,7 @@ def flags(fake: Fake, root: Path) -> int:
     settings = config(
         root, nvml_library=str(fake.path), **{**off, "enable_gpu": True, "enable_gpu_events": True}
     )
-    agent = Agent(Settings(settings, {}, None, ()))
+    agent = Agent(Settings(settings))
     for _ in range(2):
         agent.read()
     names = [metric.name for metric, _, _ in agent.store.lanes["derived"].snapshot.items()]

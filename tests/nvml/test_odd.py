@@ -160,7 +160,7 @@ def test_texts_with_odd_bytes(fake: Fake, tmp_path: Path, raw: bytes) -> None:
     gpu.processes(compute=[(77, 1)])
     keys = {"enable_gpu_mig": True, "gpu_process_metrics": True, "k8s_mode": True}
     settings = config(tmp_path, enable_gpu=True, nvml_library=str(fake.path), **keys)
-    agent = Agent(Settings(settings, {}, None, ()))
+    agent = Agent(Settings(settings))
     for _ in range(2):
         agent.read()
     page = agent.store.page(TEXT).body.decode()
