@@ -106,8 +106,8 @@ class Agent:
             __version__,
             self.collectors,
             partial(export, self.recorder) if self.recorder else None,
-            self.view.get,
         )
+        self.application.document = self.view.get
         self.application.recent = self.recent.get
         streams = self.application.streams
         streams.ask = partial(self.view.get, partial(streams.publish, "status"))

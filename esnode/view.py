@@ -166,15 +166,13 @@ class View:
         store: Store,
         degradation: Degradation,
         facts: Facts,
-        publish: Callable[[str, bytes], None] = lambda kind, data: None,
-        listened: Callable[[], bool] = lambda: False,
     ) -> None:
         self.config = config
         self.store = store
         self.degradation = degradation
         self.facts = facts
-        self.publish = publish
-        self.listened = listened
+        self.publish: Callable[[str, bytes], None] = lambda kind, data: None
+        self.listened: Callable[[], bool] = lambda: False
         self.ask: Callable[[], None] = lambda: None
         self.started = time.monotonic()
         self.document: bytes | None = None

@@ -39,7 +39,6 @@ class Application:
         version: str,
         collectors: dict[str, bool],
         history: export.Open | None = None,
-        document: Callable[[Callable[[bytes], None], Callable[[], None]], None] | None = None,
     ) -> None:
         self.store = store
         self.config = config
@@ -48,9 +47,9 @@ class Application:
         self.collectors = collectors
         #: Has one function called with the document of /status, or another when it cannot be made,
         #: now or later.
-        self.document = document
+        self.document: Callable[[Callable[[bytes], None], Callable[[], None]], None]
         #: Has a function called with what /recent answers.
-        self.recent: Callable[[Callable[[bytes], None]], None] | None = None
+        self.recent: Callable[[Callable[[bytes], None]], None]
         self.scrapes = 0
         #: Who may ask; None: everybody.
         self.access: Access | None = None
@@ -167,8 +166,6 @@ class Application:
 
     def status(self, request: Request, respond: Respond) -> None:
         """The document of the newest tick."""
-        if self.document is None:
-            raise Refusal(404, "there is no status here")
         self.document(lambda data: respond(Response(200, JSON, data)), lambda: respond(FAULT))
 
     def healthz(self, request: Request, respond: Respond) -> None:
@@ -198,8 +195,6 @@ class Application:
 
     def last_minutes(self, request: Request, respond: Respond) -> None:
         """The last 15 minutes of what the page charts."""
-        if self.recent is None:
-            raise Refusal(404, "nothing is kept here")
         encoding = negotiate.encoding((request.headers.get("accept-encoding") or "")[:LONGEST])
         headers = encoded_headers(encoding, *JSON)
         self.recent(lambda data: respond(Response(200, headers, Page(data, 0).encoded(encoding))))
