@@ -161,11 +161,7 @@ class View:
     """
 
     def __init__(
-        self,
-        config: Config,
-        store: Store,
-        degradation: Degradation,
-        facts: Facts,
+        self, config: Config, store: Store, degradation: Degradation, facts: Facts
     ) -> None:
         self.config = config
         self.store = store

@@ -195,17 +195,17 @@ class Application:
 
     def last_minutes(self, request: Request, respond: Respond) -> None:
         """The last 15 minutes of what the page charts."""
-        encoding = negotiate.encoding((request.headers.get("accept-encoding") or "")[:LONGEST])
-        headers = encoded_headers(encoding, *JSON)
+        encoding = negotiate.encoding_of(request)
+        headers = negotiate.headers(encoding, *JSON)
         self.recent(lambda data: respond(Response(200, headers, Page(data, 0).encoded(encoding))))
 
     def index(self, request: Request, respond: Respond) -> None:
         """The page for people, with links to the rest."""
-        encoding = negotiate.encoding((request.headers.get("accept-encoding") or "")[:LONGEST])
+        encoding = negotiate.encoding_of(request)
         policy = ("content-security-policy", page.source().policy)
         # A policy of the operator's own stays.
         others = [policy if pair[0] == policy[0] else pair for pair in self.html_headers]
-        headers = encoded_headers(encoding, HTML, NO_STORE, *others)
+        headers = negotiate.headers(encoding, HTML, NO_STORE, *others)
         respond(Response(200, headers, self.page.encoded(encoding)))
 
 
@@ -249,21 +249,11 @@ def security(set: Collection[tuple[str, str]]) -> tuple[Headers, Headers]:
     return common, [pair for pair in HTML_HEADERS if pair[0] not in names]
 
 
-def encoded_headers(encoding: str, *headers: tuple[str, str]) -> Headers:
-    """The headers of an answer in some encoding."""
-    found = [*headers, ("vary", "accept-encoding")]
-    return found if encoding == "identity" else [*found, ("content-encoding", encoding)]
-
-
 @lru_cache
 def page_headers(dialect: Dialect, encoding: str) -> Headers:
     """The headers of a page of metrics."""
-    headers = [
-        ("content-type", dialect.content_type),
-        ("vary", "accept, accept-encoding"),
-        NO_STORE,
-    ]
-    return headers if encoding == "identity" else [*headers, ("content-encoding", encoding)]
+    content = ("content-type", dialect.content_type)
+    return negotiate.headers(encoding, content, NO_STORE, vary="accept, accept-encoding")
 
 
 @lru_cache

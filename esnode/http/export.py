@@ -21,7 +21,7 @@ from isal import isal_zlib
 
 from ..tsdb.select import SelectError, Selection, select
 from . import negotiate
-from .response import LONGEST, NO_STORE, Headers, Refusal, Request, Respond, Response
+from .response import NO_STORE, Gone, Headers, Refusal, Request, Respond, Response
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +54,6 @@ GLANCE = 0.2
 Open = Callable[[Selection, str, bool], Iterable[bytes]]
 
 
-class Gone(Exception):  # noqa: N818  # not our fault
-    """The client takes nothing any more, or the agent ends."""
-
-
 class Exports:
     """The exports that are under way. ``open`` is None where there is no history."""
 
@@ -75,10 +71,8 @@ class Exports:
         if self.open is None:
             raise Refusal(404, OFF)
         selection, form, eof = parse(request.query_string)
-        encoding = negotiate.encoding((request.headers.get("accept-encoding") or "")[:LONGEST])
-        headers = [("content-type", CONTENT_TYPES[form]), ("vary", "accept-encoding"), NO_STORE]
-        if encoding != "identity":
-            headers.append(("content-encoding", encoding))
+        encoding = negotiate.encoding_of(request)
+        headers = negotiate.headers(encoding, ("content-type", CONTENT_TYPES[form]), NO_STORE)
         if request.method == "HEAD":
             respond(Response(200, headers, Path(os.devnull)))
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from ..dialects import OPENMETRICS, TEXT, Dialect
+from .response import LONGEST, Headers, Request
 
 #: In order of our preference between equals.
 ENCODINGS = ("zstd", "gzip", "identity")
@@ -53,3 +54,14 @@ def encoding(accept_encoding: str) -> str:
     ]
     best = max(ranked)
     return best[2] if best[0] > 0 else "identity"
+
+
+def encoding_of(request: Request) -> str:
+    """The encoding of the answer to a request."""
+    return encoding((request.headers.get("accept-encoding") or "")[:LONGEST])
+
+
+def headers(encoding: str, *others: tuple[str, str], vary: str = "accept-encoding") -> Headers:
+    """The headers of an answer that is in some encoding."""
+    found = [*others, ("vary", vary)]
+    return found if encoding == "identity" else [*found, ("content-encoding", encoding)]

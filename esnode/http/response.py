@@ -27,7 +27,7 @@ class Request(Protocol):
 
 
 class Gone(Exception):  # noqa: N818  # not our fault
-    """The client has gone."""
+    """The client has gone, or takes nothing any more; or the agent ends."""
 
 
 class Outlet(Protocol):
