@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
@@ -154,7 +155,7 @@ class Filter:
         )
 
 
-def label(raw: bytes) -> str:
-    """A kernel's name as a label value. Bytes that are not UTF-8 become ``\\\\xNN``, not the same
-    character for all of them, so that different names stay different."""
-    return raw.decode("utf-8", "backslashreplace")
+def label(raw: bytes | str) -> str:
+    """A name of the kernel's, or of a file, as a label value. Bytes that are not UTF-8 become
+    ``\\\\xNN``, not the same character for all of them, so that different names stay different."""
+    return os.fsencode(raw).decode("utf-8", "backslashreplace")

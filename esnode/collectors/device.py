@@ -324,7 +324,7 @@ def joules_of(zone: str) -> float:
 def target(path: str) -> str | None:
     """The name of what a link leads to; None when there is no such link."""
     link = Path(path)
-    return label(os.fsencode(link.resolve().name)) if link.is_symlink() else None
+    return label(link.resolve().name) if link.is_symlink() else None
 
 
 def inode(path: str) -> tuple[int, int] | None:

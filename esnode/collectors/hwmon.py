@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 
 from ..metrics import gauge
-from .base import label
 from .device import Devices, Labels, Row, Text, Value, listing, target, text
 
 SENSOR = ("chip", "sensor", "label")
@@ -62,7 +60,7 @@ class Hwmon(Devices):
         second such chip and those that follow are numbered, and keep that number while they stay.
         """
         kind = text(f"{path}/name") or text(f"{path}/device/name") or "unknown"
-        device = label(os.fsencode(target(f"{path}/device") or ""))
+        device = target(f"{path}/device") or ""
         what = device if device.startswith(kind) else f"{kind}-{device}" if device else kind
         known, own = self.chips.pop(name, ("", ""))
         if known != what:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Iterator
 
@@ -146,7 +145,7 @@ class Infiniband(Devices):
     metrics = (*COUNTERS.values(), ERRORS, RATE, STATE, PHYSICAL_STATE, INFO, HW)
 
     def describe(self, name: str, path: str) -> Iterator[Row]:
-        device = label(os.fsencode(name))
+        device = label(name)
         pci = target(f"{path}/device")
         numa = text(f"{path}/device/numa_node")
         about = pci, None if numa == "-1" else numa
@@ -155,7 +154,7 @@ class Infiniband(Devices):
         is_omnipath = name.startswith("hfi1") or target(f"{path}/device/driver") == "hfi1"
         ports = listing(f"{path}/ports")
         for number in ports:
-            port = device, label(os.fsencode(number))
+            port = device, label(number)
             below = f"ports/{number}"
             layer = text(f"{path}/{below}/link_layer")
             netdev = text(f"{path}/{below}/gid_attrs/ndevs/0")
@@ -199,7 +198,7 @@ class Infiniband(Devices):
         for file in listing(f"{path}/{folder}"):
             wanted = file in TROUBLE or (self.config.infiniband_detail and file not in SETTINGS)
             if wanted and file not in less:
-                yield Value(HW, (*port, label(os.fsencode(file))), f"{folder}/{file}")
+                yield Value(HW, (*port, label(file)), f"{folder}/{file}")
 
 
 def ipoib(path: str, port: str) -> str | None:
@@ -207,5 +206,5 @@ def ipoib(path: str, port: str) -> str | None:
     for interface in listing(f"{path}/device/net"):
         index = text(f"{path}/device/net/{interface}/dev_port")
         if port.isdecimal() and index == str(int(port) - 1):
-            return label(os.fsencode(interface))
+            return label(interface)
     return None

@@ -51,7 +51,7 @@ class Links(Devices):
         super().bind()
 
     def describe(self, name: str, path: str) -> Iterator[Row]:
-        iface = label(os.fsencode(name))
+        iface = label(name)
         if not self.shown(iface) or not Path(path).is_dir():
             return
         operstate = text(f"{path}/operstate")

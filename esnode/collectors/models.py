@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from ..metrics import gauge
@@ -27,7 +26,7 @@ class Models(Devices):
         super().bind()
 
     def describe(self, name: str, path: str) -> Iterator[Row]:
-        device = label(os.fsencode(name))
+        device = label(name)
         if self.shown(device):
             model = text(f"{path}/device/model")
             firmware = text(f"{path}/device/firmware_rev") or text(f"{path}/device/rev")

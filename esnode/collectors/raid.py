@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +55,7 @@ class Raid(Devices):
             return
         if state == "inactive":
             disks["active"].clear()
-        array = label(os.fsencode(name))
+        array = label(name)
         for kind, members in disks.items():
             yield Constant(DISKS, (array, kind), len(members))
         if required is not None:
