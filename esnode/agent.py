@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import __version__, logs
+from . import __version__, catalog, logs
 from ._fast import values
 from ._fast.alarm import Alarm
 from ._fast.table import Snapshot
@@ -470,9 +470,7 @@ class Own(Lane):
 
 def export(recorder: Recorder, selection: Selection, form: str, eof: bool) -> Export:
     """What is recorded, with what is not written yet."""
-    declared = [metric for cls in COLLECTORS for metric in cls.metrics]
-    others = *Degradation.metrics, *own.Agent.metrics
-    metrics = {metric.name: metric for metric in (*declared, *others)}
+    metrics = {metric.name: metric for _, _, metric in catalog.metrics()}
     return Export(
         recorder.path, selection, form, metrics, recorder.pending(), eof, recorder.damaged
     )

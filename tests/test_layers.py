@@ -31,8 +31,8 @@ LAYERS = {
     "console": ("config", "client", "status", "cli.screen", "__init__", "console"),
     "client": ("__init__", "config", "status", "web"),
     "agent": (
-        *("_fast", "collectors", "config", "control", "derive", "dialects", "host", "http"),
-        *("logs", "metrics", "recent", "reload", "rounds", "sampler", "sinks", "status"),
+        *("_fast", "catalog", "collectors", "config", "control", "derive", "dialects", "host"),
+        *("http", "logs", "metrics", "recent", "reload", "rounds", "sampler", "sinks", "status"),
         *("store", "tsdb"),
         *("view", "__init__"),
     ),

@@ -78,9 +78,7 @@ def add(app: typer.Typer, arguments: Arguments) -> None:
 def lines(found: Iterable[Finding], color: bool) -> Iterator[str]:
     """The findings for people."""
     count = dict.fromkeys(STYLES, 0)
-    for level, subject, text, fix in (
-        (each.level, each.subject, each.text, each.fix) for each in found
-    ):
+    for subject, level, text, fix in found:
         count[level] += 1
         shown = level.upper() if level == "wrong" else level
         line: screen.Line = [(f"{shown:<6}", STYLES[level]), (f"{subject:<22} ", "bold")]
@@ -103,9 +101,8 @@ def findings(arguments: Arguments, url: str | None) -> Iterator[Finding]:
     status, found = running(client) if client else (None, [])
     yield from found
     yield from address(settings.config, status is not None)
-    host = Host(
-        *(getattr(settings.config, f"path_{each}") for each in ("procfs", "sysfs", "rootfs"))
-    )
+    own = settings.config
+    host = Host(own.path_procfs, own.path_sysfs, own.path_rootfs)
     yield from clocks(status)
     yield from descriptors()
     yield from history(settings.config)
@@ -141,8 +138,7 @@ def configuration(arguments: Arguments) -> tuple[Settings, list[Finding]]:
         return Settings(Config()), [wrong]
     text = f"{settings.file} is valid" if settings.file else "no file: defaults, flags, environment"
     found = [Finding("configuration", "ok", text)]
-    for warning in settings.warnings:
-        found.append(Finding("configuration", "note", warning))
+    found += [Finding("configuration", "note", warning) for warning in settings.warnings]
     if path := settings.config.web_config_file:
         from .. import web
 
@@ -336,13 +332,8 @@ def nvidia(settings: Config, host: Host) -> Iterator[Finding]:
     wanted = bool(count or expected)
     module = driver.kernel_version(host)
     if module is None:
-        text = "it is not loaded"
-        yield Finding(
-            f"{subject}: module",
-            "wrong" if wanted else "note",
-            text,
-            "modprobe nvidia" if wanted else "",
-        )
+        fault: tuple[Level, str] = ("wrong", "modprobe nvidia") if wanted else ("note", "")
+        yield Finding(f"{subject}: module", fault[0], "it is not loaded", fault[1])
     else:
         yield Finding(f"{subject}: module", "ok", f"version {module}")
     try:
@@ -394,9 +385,7 @@ def devices(subject: str, host: Host) -> Iterator[Finding]:
         path for path in paths if path not in absent and not os.access(path, os.R_OK | os.W_OK)
     ]
     if absent or len(paths) == 1:
-        text = (
-            f"{absent[0]}: no such device" if absent else f"{host.dev('nvidia0')}: no such device"
-        )
+        text = f"{absent[0] if absent else host.dev('nvidia0')}: no such device"
         yield Finding(
             subject, "wrong", text, "nvidia-modprobe -c 0 -u, or give them to the container"
         )
@@ -464,7 +453,7 @@ def sources(settings: Settings) -> Iterator[Finding]:
     for name, enabled in agent.enabled.items():
         if not enabled and name != "gpu":
             yield Finding(name, "note", "it is off in the configuration")
-    for lane in (lane for sampler in agent.samplers for lane in sampler.lanes):
+    for lane in agent.lanes.values():
         was_read = agent.store.lanes[lane.name].snapshot is not None
         for part in lane.parts:
             subject = part.name
