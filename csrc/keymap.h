@@ -16,7 +16,6 @@ typedef struct {
 typedef struct {
     keymap_place *places;
     uint32_t mask; /* number of places - 1 */
-    uint32_t used;
 } keymap;
 
 static inline uint64_t keymap_hash(const char *key, size_t size) {
@@ -49,7 +48,7 @@ static inline int32_t keymap_get(const keymap *map, const char *key, size_t size
 static inline void keymap_free(keymap *map) {
     free(map->places);
     map->places = NULL;
-    map->mask = map->used = 0;
+    map->mask = 0;
 }
 
 /* Empties the map and makes room for n keys. Returns 0, or -1 without memory. */
@@ -74,7 +73,6 @@ static inline void keymap_add(keymap *map, const char *key, size_t size, int32_t
     while (map->places[i].value >= 0)
         i = (i + 1) & map->mask;
     map->places[i] = (keymap_place){hash, key, (uint32_t)size, value};
-    map->used++;
 }
 
 #endif

@@ -89,7 +89,7 @@ cdef class Totals:
 
     cdef Table table
     cdef public double glitch
-    cdef readonly double modulus
+    cdef double modulus
     cdef Total *totals
     cdef Py_ssize_t size
 

@@ -4,7 +4,7 @@
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from esnode._fast.page cimport PyBytes_AsString, PyBytes_FromStringAndSize, finish
@@ -19,7 +19,7 @@ cdef extern from "num.h" nogil:
 cdef class Rendering:
     """A layout in one dialect: its headers and prefixes, end to end, and where each starts."""
 
-    cdef bytes headers, prefixes, tail, end
+    cdef bytes headers, prefixes, tail
     cdef int64_t *header_at
     cdef int64_t *prefix_at
     cdef int64_t *family_at
@@ -31,14 +31,12 @@ cdef class Rendering:
         self.headers = b"".join(headers)
         self.prefixes = b"".join(prefixes)
         self.tail = dialect.tail
-        self.end = dialect.end
         self.families = len(headers)
         self.header_at = offsets([len(header) for header in headers])
         self.prefix_at = offsets([len(prefix) for prefix in prefixes])
         self.family_at = offsets([last - first for _, _, first, last in layout.families])
         self.bound = (
-            len(self.headers) + len(self.prefixes) + len(self.end)
-            + len(prefixes) * (NUM_MAX + len(self.tail))
+            len(self.headers) + len(self.prefixes) + len(prefixes) * (NUM_MAX + len(self.tail))
         )
 
     def __dealloc__(self):

@@ -219,7 +219,7 @@ def render(list snapshots, metric_object, Py_ssize_t first=0, Py_ssize_t limit=1
 
 cdef struct Series:
     uint64_t hash
-    int64_t samples, size, low, high
+    int64_t samples, size
     int wanted
 
 
@@ -378,10 +378,6 @@ cdef class Scan:
                         self.low = found.low
                     if not self.lines or found.high > self.high:
                         self.high = found.high
-                    if not entry.samples or found.low < entry.low:
-                        entry.low = found.low
-                    if not entry.samples or found.high > entry.high:
-                        entry.high = found.high
                     entry.samples += found.samples
                     entry.size += size
                     self.lines += 1
@@ -393,14 +389,11 @@ cdef class Scan:
         return at - start
 
     def summary(self):
-        """(metric object, samples, bytes, lowest time, highest time) of the wanted series, in the
-        order of their numbers; None for the others."""
+        """(metric object, samples, bytes) of the wanted series, in the order of their numbers; None
+        for the others."""
         cdef Py_ssize_t i
         return [
-            (
-                self.metrics[i], self.series[i].samples, self.series[i].size,
-                self.series[i].low, self.series[i].high,
-            )
+            (self.metrics[i], self.series[i].samples, self.series[i].size)
             if self.series[i].wanted else None
             for i in range(self.count)
         ]

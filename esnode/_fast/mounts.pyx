@@ -14,8 +14,6 @@ from esnode._fast.crew cimport (
     crew_wait)
 from esnode._fast.table cimport Table
 
-import os
-
 cdef extern from "<sys/statvfs.h>" nogil:
     struct c_statvfs "statvfs":
         unsigned long f_bsize, f_frsize, f_blocks, f_bfree, f_bavail, f_files, f_ffree, f_flag

@@ -15,13 +15,8 @@ FLAG: int
 OTHERS: tuple[str, ...]
 CODES: dict[int, str]
 
-def function_name(function: int) -> str: ...
-
 @final
 class Plan:
-    n_steps: int
-    n_entries: int
-    positions: int
     def call(
         self,
         name: str,
@@ -85,8 +80,6 @@ class Gpu:
 
 @final
 class Driver:
-    gpu_plan: Plan
-    mig_plan: Plan
     gpus: list[Gpu]
     open: bool
     opening: bool
@@ -109,8 +102,6 @@ class Driver:
     def cuda(self) -> str | None: ...
     @property
     def count(self) -> int: ...
-    @property
-    def busy(self) -> bool: ...
     @property
     def unread(self) -> bool: ...
     @property

@@ -62,7 +62,6 @@ cdef extern from "nvml_calls.h" nogil:
         double dVal
         int siVal
         unsigned int uiVal
-        unsigned long ulVal
         unsigned long long ullVal
         long long sllVal
         unsigned short usVal
@@ -81,8 +80,7 @@ cdef extern from "nvml_calls.h" nogil:
         unsigned int pid
         unsigned long long usedGpuMemory
     ctypedef struct nvmlDeviceAttributes_t:
-        unsigned int multiprocessorCount, gpuInstanceSliceCount, computeInstanceSliceCount
-        unsigned long long memorySizeMB
+        unsigned int multiprocessorCount
     ctypedef struct nvmlGpuInstancePlacement_t:
         unsigned int start, size
     ctypedef struct nvmlGpuInstanceInfo_t:
@@ -216,7 +214,7 @@ cdef enum:
 
 cdef enum:
     N_CALLS_TABLE = NVML_N_CALLS * NVML_VARIANTS
-    N_FUNCTIONS = NVML_N_CALLS * NVML_VARIANTS + N_OTHERS
+    N_FUNCTIONS = N_CALLS_TABLE + N_OTHERS
 
 OTHERS = (
     "nvmlInit_v2", "nvmlShutdown", "nvmlDeviceGetCount_v2", "nvmlDeviceGetHandleByIndex_v2",
@@ -278,7 +276,7 @@ cdef class Plan:
 
     cdef Step *steps
     cdef Entry *entries
-    cdef readonly int n_steps, n_entries, positions
+    cdef int n_steps, n_entries, positions
 
     def __dealloc__(self):
         free(self.steps)
@@ -1600,7 +1598,7 @@ cdef class Gpu:
         return found
 
 
-def function_name(int function):
+cdef str function_name(int function):
     """The name of a function, by its number in the counts."""
     if function >= N_CALLS_TABLE:
         return OTHERS[function - N_CALLS_TABLE]
@@ -1647,7 +1645,7 @@ cdef class Driver:
     cdef unsigned int fitted    # GPUs that there are slots for
     cdef bint shifted           # whether GPUs have other indexes now
     cdef bint moved             # whether that is known, and every index is asked for anew
-    cdef readonly Plan gpu_plan, mig_plan
+    cdef Plan gpu_plan, mig_plan
     #: Of those that are there; all that have a slot.
     cdef readonly list gpus
     cdef list slots
@@ -1733,8 +1731,7 @@ cdef class Driver:
         """GPUs that the library knows."""
         return self.desk.n
 
-    @property
-    def busy(self):
+    cdef bint _is_busy(self):
         """Whether a call has not returned that the library cannot be closed under."""
         return any(crew_running(self.crew, &(<Gpu>gpu).slot.base) for gpu in self.slots) or (
             crew_running(self.crew, &self.desk.base) != 0)
@@ -1756,7 +1753,7 @@ cdef class Driver:
         if self.open:
             return True
         if not self.opening:
-            if self.busy:
+            if self._is_busy():
                 self.code = NVML_ERROR_TIMEOUT
                 return False
             self.opening = True
@@ -1791,7 +1788,7 @@ cdef class Driver:
         while a call has not returned."""
         if not self.open:
             return True
-        if self.busy:
+        if self._is_busy():
             return False
         if self.ear != NULL:
             self.ear.closing = 1

@@ -331,11 +331,12 @@ def nvidia(settings: Config, host: Host) -> Iterator[Finding]:
         yield Finding(f"{subject}: bus", "ok" if count else "note", known)
     wanted = bool(count or expected)
     module = driver.kernel_version(host)
-    if module is None:
-        fault: tuple[Level, str] = ("wrong", "modprobe nvidia") if wanted else ("note", "")
-        yield Finding(f"{subject}: module", fault[0], "it is not loaded", fault[1])
-    else:
+    if module is not None:
         yield Finding(f"{subject}: module", "ok", f"version {module}")
+    elif wanted:
+        yield Finding(f"{subject}: module", "wrong", "it is not loaded", "modprobe nvidia")
+    else:
+        yield Finding(f"{subject}: module", "note", "it is not loaded")
     try:
         driver.load(settings.nvml_library)
     except Unavailable as error:

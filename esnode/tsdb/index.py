@@ -81,9 +81,8 @@ def describe(start: int, scan: Scan) -> Index:
         min_time=scan.low if scan.lines else None,
         max_time=scan.high if scan.lines else None,
     )
-    for found in scan.summary():
-        if found:
-            enter(index, found[0], found[1], True)
+    for metric, samples, _ in filter(None, scan.summary()):
+        enter(index, metric, samples, True)
     return index
 
 
