@@ -15,6 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
+from tests.process import end
+
 GZIP = {"Accept-Encoding": "gzip"}
 #: Flags of an agent whose every scrape reads anew.
 FRESH = ("--scrape-max-age", "0")
@@ -208,20 +210,11 @@ def spawn(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        stack.callback(end, process)
+        stack.callback(end, process, 3)
         server = Server(name, process, port, ready)
         stack.callback(server.client.close)
         server.wait()
         yield server
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(3)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from . import process
 from .running import wait_for
 
 #: Where it is; None where it is not installed.
@@ -68,12 +69,7 @@ class Browser:
         return self
 
     def __exit__(self, *unused: object) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        process.end(self.process, 10)
         os.close(self._write)
         self._thread.join(5)
         shutil.rmtree(self.profile, ignore_errors=True)

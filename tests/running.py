@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from . import process
+
 #: What works on a fast machine in a moment may take this long on a busy one.
 PATIENCE = 15.0
 
@@ -71,7 +73,9 @@ def free_port(host: str = "127.0.0.1") -> int:
     raise AssertionError("it has no end")
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout: float = PATIENCE) -> None:
+def wait_for(
+    condition: Callable[[], object], what: str = "what is waited for", timeout: float = PATIENCE
+) -> None:
     """Waits until a condition holds; an AssertionError says what has not come to pass."""
     end = time.monotonic() + timeout
     while not condition():
@@ -128,13 +132,7 @@ class Agent:
         return self
 
     def __exit__(self, *unused: object) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait(5)
+        process.end(self.process)
 
     def ready(self) -> bool:
         assert self.process.poll() is None, f"it has ended: {self.log}"
@@ -186,10 +184,9 @@ class Agent:
     @property
     def memory(self) -> int:
         """Its resident memory in bytes."""
-        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        return process.resident(self.process.pid)
 
     @property
     def descriptors(self) -> int:
         """How many descriptors it has open."""
-        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+        return process.descriptors(self.process.pid)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import re
 import shutil
 import subprocess
@@ -21,7 +20,7 @@ from esnode.collectors.agent import Agent as Own
 from esnode.config import Config, Settings
 from esnode.dialects import OPENMETRICS, TEXT, Dialect
 
-from . import bighost, golden
+from . import bighost, golden, process
 from .hosts import FIXTURES, HOSTS, config
 from .running import series
 
@@ -333,9 +332,7 @@ def test_golden_page_by_hand(name: str) -> None:
 def resources() -> tuple[int, int, int]:
     """Our descriptors, threads and resident bytes, without what earlier tests have left."""
     gc.collect()
-    descriptors, threads = (len([*Path("/proc/self", name).iterdir()]) for name in ("fd", "task"))
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return descriptors, threads, pages * os.sysconf("SC_PAGE_SIZE")
+    return process.descriptors(), process.threads(), process.resident()
 
 
 #: Devices of the generated host that go and come back.

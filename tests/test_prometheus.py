@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from . import process
 from .running import Agent, free_port, wait_for
 
 CONFIG = """
@@ -66,12 +67,7 @@ class Prometheus:
         return [] if data is None else [float(row["value"][1]) for row in data["result"]]
 
     def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        process.end(self.process, 10)
         self.log.close()
 
 

@@ -34,6 +34,7 @@ from esnode.sampler import Lane, Part, Sampler
 from esnode.store import Store
 
 from .fakenvml import Fake, library
+from .process import threads
 from .running import PATIENCE, Agent, environment, free_port, run, wait_for
 
 XID = 0x8  # nvmlEventTypeXidCriticalError
@@ -244,7 +245,7 @@ def test_the_history_goes_on(file: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Linux only")
 def test_a_hundred_reloads_leak_nothing(file: Path) -> None:
     def state(agent: Agent) -> tuple[int, int]:
-        return len(list(Path(f"/proc/{agent.process.pid}/task").iterdir())), agent.descriptors
+        return threads(agent.process.pid), agent.descriptors
 
     def steady(agent: Agent) -> set[str]:
         """The series but those that need a second tick, or requests to a disk."""

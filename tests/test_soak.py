@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 
+from .process import threads
 from .running import Agent
 
 SECONDS = 600 if os.environ.get("ESNODE_SOAK") else 10
@@ -13,11 +13,6 @@ SECONDS = 600 if os.environ.get("ESNODE_SOAK") else 10
 SLACK = 2 * 1024 * 1024
 #: Connections just closed, and a worker that a busy machine made the agent hire for a moment.
 FEW = 3
-
-
-def threads_and_descriptors(pid: int) -> tuple[int, int]:
-    process = Path(f"/proc/{pid}")
-    return len(list((process / "task").iterdir())), len(list((process / "fd").iterdir()))
 
 
 def test_a_long_run_costs_no_more_than_its_start() -> None:
@@ -34,11 +29,10 @@ def test_a_long_run_costs_no_more_than_its_start() -> None:
             assert switches > last, "a fresh reading each time"
             last = switches
             if passed > SECONDS / 3 and not before:
-                before, counts = agent.memory, threads_and_descriptors(agent.process.pid)
+                before, counts = agent.memory, (threads(agent.process.pid), agent.descriptors)
         assert agent.memory - before < SLACK
-        threads, descriptors = threads_and_descriptors(agent.process.pid)
-        assert threads <= counts[0] + FEW
-        assert descriptors <= counts[1] + FEW
+        assert threads(agent.process.pid) <= counts[0] + FEW
+        assert agent.descriptors <= counts[1] + FEW
         errors = {name: n for name, n in page.items() if name.startswith("esnode_agent_errors")}
         assert not any(errors.values()), errors
         assert "WARN" not in agent.log, agent.log

@@ -21,8 +21,8 @@ from esnode._fast import values
 from esnode.collectors import device
 from esnode.collectors.device import Constant, Device, Devices, Row, State, Text, Value, text
 from esnode.metrics import gauge
-from tests.fast.process import descriptors
 from tests.hosts import Rows, Tree
+from tests.process import descriptors
 
 from .fuse import HANGS, FileSystem
 

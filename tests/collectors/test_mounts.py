@@ -12,6 +12,7 @@ import pytest
 from esnode._fast.mounts import VALUES
 from esnode.collectors.mounts import Mount
 from tests.hosts import Rows, Tree
+from tests.process import threads
 
 from .fuse import FIGURES, FileSystem
 
@@ -267,10 +268,6 @@ def until(read: Callable[[], Rows], wanted: Callable[[Rows], bool]) -> Rows:
     while not wanted(rows := read()) and time.monotonic() < end:
         time.sleep(0.02)
     return rows
-
-
-def threads() -> int:
-    return len(list(Path("/proc/self/task").iterdir()))
 
 
 def test_figures_of_a_file_system(mounts: Mounts, fuse: Callable[..., FileSystem]) -> None:

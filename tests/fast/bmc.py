@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from esnode._fast.ipmi import Power
-from tests.fast.process import SANITIZED, descriptors, resident
+from tests.process import SANITIZED, descriptors, resident
 
 PATH = os.environ["FAKE_IPMI"]
 LONGEST = 512

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from esnode._fast.alarm import Alarm
-from tests.fast.process import descriptors
+from tests.process import descriptors
 
 
 def rings(alarm: Alarm, within: float) -> bool:

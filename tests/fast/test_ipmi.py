@@ -12,7 +12,7 @@ import pytest
 
 from esnode._fast.ipmi import DEVICES, Power
 from esnode.host import Host
-from tests.fast.process import descriptors
+from tests.process import descriptors
 
 HERE = Path(__file__).parent
 

@@ -36,7 +36,7 @@ from tests.fast.netlink import (
     link,
     message,
 )
-from tests.fast.process import descriptors
+from tests.process import descriptors
 
 CLONE_NEWNET = 0x40000000
 RTMGRP_LINK = 1

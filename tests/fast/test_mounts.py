@@ -19,7 +19,7 @@ import pytest
 from esnode._fast.mounts import VALUES, Mounts
 from esnode._fast.procfs import File
 from esnode._fast.table import Table
-from tests.fast.process import descriptors, threads
+from tests.process import descriptors, threads
 
 PATIENCE = 0.02
 TIMEOUT = 0.3

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from esnode._fast.peer import find, shut
-from tests.fast.process import descriptors
+from tests.process import descriptors
 
 
 class Pair:

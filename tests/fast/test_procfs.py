@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from esnode._fast.procfs import CHANGED, MALFORMED, File, Line, Pairs, Rows
 from esnode._fast.table import Table
 from tests import oracle
-from tests.fast.process import SANITIZED, descriptors, resident
 from tests.fast.readers import FORMATS, SNMP, Columns
 from tests.fast.texts import ODD, texts
+from tests.process import SANITIZED, descriptors, resident
 
 PROC = Path("/proc")
 

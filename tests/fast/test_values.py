@@ -24,8 +24,8 @@ from esnode._fast.table import Table
 from esnode._fast.values import MALFORMED, Values
 from tests import oracle
 from tests.collectors.fuse import HANGS, FileSystem
-from tests.fast.process import SANITIZED, descriptors, resident, threads
 from tests.fast.texts import ODD
+from tests.process import SANITIZED, descriptors, resident, threads
 
 PATIENCE = 0.05
 TIMEOUT = 0.5

@@ -47,8 +47,3 @@ def descriptors() -> set[str]:
         with contextlib.suppress(FileNotFoundError):  # the one that lists them
             names.add(f"{entry.name}: {entry.readlink()}")
     return names
-
-
-def threads() -> int:
-    """How many threads this process has."""
-    return len(list(Path("/proc/self/task").iterdir()))

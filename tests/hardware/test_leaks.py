@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from .lane import Node, descriptors, threads
+from tests.process import threads
+
+from .lane import Node, descriptors
 
 TICKS, OPENINGS = 10_000, 50
 

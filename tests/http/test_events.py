@@ -25,6 +25,7 @@ import pytest
 from esnode.http import events
 from esnode.http.events import KEPT, KINDS, Kept, Streams, parse
 from esnode.http.response import Gone, Refusal, Response
+from tests import process
 from tests.running import PATIENCE, Agent, Answer, environment, free_port, wait_for
 
 #: Clients at once; as many as there are to be take a while to connect.
@@ -192,12 +193,11 @@ class Server:
 
     def memory(self) -> int:
         """Bytes that are resident."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+        return process.resident(self.process.pid)
 
     @property
     def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))  # noqa: PTH208
+        return process.descriptors(self.process.pid)
 
     def end(self) -> float:
         """Has it end; the seconds that takes."""

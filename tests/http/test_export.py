@@ -17,6 +17,7 @@ from isal import isal_zlib
 
 from esnode.http.export import MOST, parse
 from esnode.http.response import Refusal, Response
+from tests import process
 from tests.http.streams import FAILS_AT_ONCE, FAILS_AT_THE_END, PIECE, REFUSED
 from tests.http.test_app import Client
 from tests.running import PATIENCE, Answer, environment, free_port, wait_for
@@ -70,12 +71,11 @@ class Server:
 
     def memory(self) -> int:
         """Bytes that are resident."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+        return process.resident(self.process.pid)
 
     @property
     def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))  # noqa: PTH208
+        return process.descriptors(self.process.pid)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from esnode.agent import Agent
 from esnode.config import Settings
 from tests import bighost
 from tests.fakenvml import Fake, Mig
-from tests.fast.process import SANITIZED, descriptors, resident, threads
 from tests.hosts import config
+from tests.process import SANITIZED, descriptors, resident, threads
 
 from .node import Node
 from .scripted import samples

@@ -22,8 +22,8 @@ from esnode._fast.library import open_library
 from esnode.collectors.base import Refused, Unavailable
 from esnode.collectors.nvidia import driver
 from esnode.host import Host
-from tests.fast.process import descriptors
 from tests.hosts import Tree
+from tests.process import descriptors
 
 ROOT = Path(__file__).parents[2]
 NAME = "libnvidia-ml.so.1"

@@ -15,6 +15,7 @@ from esnode.collectors.nvidia import kernel_log
 from esnode.collectors.nvidia.journal import Event, Position, pci_address
 from esnode.collectors.nvidia.kernel_log import KernelLog, parse
 from esnode.host import Host
+from tests.process import descriptors
 
 from .kmsg import BOOT, Kmsg
 
@@ -279,14 +280,14 @@ def test_what_may_not_be_read_says_what_to_grant(kmsg: Kmsg) -> None:
 
 
 def test_no_descriptor_is_left_open(kmsg: Kmsg) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = descriptors()
     for _ in range(3):
         KernelLog(kmsg.host).close()
     log = KernelLog(kmsg.host)
     assert os.get_blocking(log.fileno()) is False
     log.close()
     log.close()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert descriptors() == before
 
 
 @pytest.mark.skipif(not os.access("/dev/kmsg", os.R_OK), reason="/dev/kmsg cannot be read")

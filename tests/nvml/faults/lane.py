@@ -13,6 +13,7 @@ from esnode.collectors.nvidia.gpus import Gpus
 from esnode.config import Config
 from esnode.host import Host
 from esnode.sampler import Lane
+from tests import process
 from tests.fakenvml import Fake
 from tests.running import wait_for
 
@@ -146,7 +147,7 @@ def event(name: str) -> bool:
 def threads() -> int:
     """How many threads this process has."""
     gc.collect()
-    return len(list(Path("/proc/self/task").iterdir()))
+    return process.threads()
 
 
 def calls(fake: Fake, slot: int | None = None) -> dict[str, int]:
