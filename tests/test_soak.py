@@ -16,7 +16,9 @@ FEW = 3
 
 
 def test_a_long_run_costs_no_more_than_its_start() -> None:
-    with Agent("--scrape-interval", "0.1", "--scrape-max-age", "0") as agent:
+    # Not what tests beside this one mount, and have hang.
+    flags = ("--scrape-interval", "0.1", "--scrape-max-age", "0", "--disk-mount-include", "^/$")
+    with Agent(*flags) as agent:
         before = 0
         counts = (0, 0)
         last = 0.0
