@@ -13,7 +13,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,11 +37,10 @@ from tests.fast.netlink import (
     message,
 )
 from tests.process import descriptors
+from tests.running import wait_for
 
 CLONE_NEWNET = 0x40000000
 RTMGRP_LINK = 1
-#: The kernel tells of a change of carrier within a second.
-PATIENCE = 10
 
 Values = dict[bytes, tuple[float, float, float]]
 Found = dict[bytes, tuple[str, str | None]]
@@ -101,13 +100,6 @@ def sockets() -> set[str]:
     return {name for name in map(str, links) if name.startswith("socket:")}
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
 def test_this_machines_interfaces() -> None:
     bound = Bound(*sysfs()[0])
 
@@ -117,7 +109,7 @@ def test_this_machines_interfaces() -> None:
         values = {name: values[name] for name in values.keys() & bound.slots.keys()}
         return bound.links.found() == found and bound.values() == values
 
-    wait_until(agrees)
+    wait_for(agrees)
     assert bound.links.found()[b"lo"] == ("unknown", "00:00:00:00:00:00")
 
 
@@ -141,7 +133,7 @@ class Namespace:
                 name: values[name] for name in bound.slots
             }
 
-        wait_until(agrees)
+        wait_for(agrees)
 
 
 @pytest.fixture
@@ -200,7 +192,7 @@ def test_up_and_down(veth: Namespace) -> None:
     assert (up, mtu) == (1, 1500)
     assert bound.links.found()[b"one"][0] == "up"
     veth.ip("link set two down")
-    wait_until(bound.read)
+    wait_for(bound.read)
     assert bound.links.found()[b"one"][0] == "lowerlayerdown"
     veth.settles(bound)
     assert bound.values()[b"one"] == (0, 1500, changes + 1)

@@ -20,6 +20,7 @@ from esnode._fast.mounts import VALUES, Mounts
 from esnode._fast.procfs import File
 from esnode._fast.table import Table
 from tests.process import descriptors, threads
+from tests.running import wait_for
 
 PATIENCE = 0.02
 TIMEOUT = 0.3
@@ -37,7 +38,7 @@ class Fuse:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_until(lambda: os.path.ismount(self.point) or self.daemon.poll() is not None)
+        wait_for(lambda: os.path.ismount(self.point) or self.daemon.poll() is not None)
         if self.daemon.poll() is not None:
             pytest.skip("bindfs cannot mount here")
 
@@ -48,7 +49,7 @@ class Fuse:
     def hang(self) -> None:
         self.daemon.send_signal(signal.SIGSTOP)
         stat = Path(f"/proc/{self.daemon.pid}/stat")
-        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+        wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
 
     def go_on(self) -> None:
         self.daemon.send_signal(signal.SIGCONT)
@@ -61,13 +62,6 @@ class Fuse:
         except subprocess.TimeoutExpired:
             self.daemon.kill()
             self.daemon.wait()
-
-
-def wait_until(true: Callable[[], bool], within: float = 5) -> None:
-    end = time.monotonic() + within
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -220,7 +214,7 @@ def test_a_hung_mount_costs_nobody_else(fuse: Callable[..., Fuse], tmp_path: Pat
     assert values[mount.path] == last, "within the timeout the last answer counts"
     assert same(bound, other)
 
-    wait_until(lambda: bound.read()[mount.path] != last)
+    wait_for(lambda: bound.read()[mount.path] != last)
     assert TIMEOUT <= time.monotonic() - hung < TIMEOUT + 0.5
     assert bound.read()[mount.path] == {"timeout": 1}
     assert list(bound.errors.values()) == [errno.ETIMEDOUT]
@@ -238,7 +232,7 @@ def test_a_hung_mount_costs_nobody_else(fuse: Callable[..., Fuse], tmp_path: Pat
     assert same(bound, other)
 
     mount.go_on()
-    wait_until(lambda: bound.read()[mount.path].get("timeout") == 0)
+    wait_for(lambda: bound.read()[mount.path].get("timeout") == 0)
     assert same(bound, mount.path)
     assert threads() <= before[0]
 
@@ -253,12 +247,12 @@ def test_several_hung_mounts(fuse: Callable[..., Fuse]) -> None:
     start = time.monotonic()
     assert "total" in bound.read()[b"/proc"], "the last in the row was not asked"
     assert time.monotonic() - start < 0.4
-    wait_until(lambda: [bound.read()[m.path] for m in mounts] == [{"timeout": 1}] * 3)
+    wait_for(lambda: [bound.read()[m.path] for m in mounts] == [{"timeout": 1}] * 3)
     assert threads() - base <= 4
     for mount in mounts:
         mount.go_on()
-    wait_until(lambda: all("total" in values for values in bound.read().values()))
-    wait_until(lambda: threads() - base <= 1)
+    wait_for(lambda: all("total" in values for values in bound.read().values()))
+    wait_for(lambda: threads() - base <= 1)
 
 
 def test_a_mount_that_hangs_from_the_start(fuse: Callable[..., Fuse]) -> None:
@@ -266,7 +260,7 @@ def test_a_mount_that_hangs_from_the_start(fuse: Callable[..., Fuse]) -> None:
     mount.hang()
     bound = Bound(mount.path)
     assert bound.read()[mount.path] == {}
-    wait_until(lambda: bound.read()[mount.path] == {"timeout": 1})
+    wait_for(lambda: bound.read()[mount.path] == {"timeout": 1})
 
 
 def test_a_hung_mount_can_be_dropped_and_bound_again(fuse: Callable[..., Fuse]) -> None:
@@ -280,8 +274,8 @@ def test_a_hung_mount_can_be_dropped_and_bound_again(fuse: Callable[..., Fuse]) 
         assert set(bound.read()) == {b"/proc"}
         bound.bind(mount.path)
     mount.go_on()
-    wait_until(lambda: "total" in bound.read()[mount.path])
-    wait_until(lambda: threads() - base <= 1)
+    wait_for(lambda: "total" in bound.read()[mount.path])
+    wait_for(lambda: threads() - base <= 1)
 
 
 def test_a_reader_that_is_let_go_of_takes_its_threads_along(fuse: Callable[..., Fuse]) -> None:
@@ -290,14 +284,14 @@ def test_a_reader_that_is_let_go_of_takes_its_threads_along(fuse: Callable[..., 
     for _ in range(20):
         Bound(b"/").read()
     gc.collect()
-    wait_until(lambda: threads() <= base)
+    wait_for(lambda: threads() <= base)
     bound = Bound(mount.path, b"/")
     mount.hang()
     bound.read()
     del bound
     gc.collect()
     mount.go_on()
-    wait_until(lambda: threads() <= base)
+    wait_for(lambda: threads() <= base)
 
 
 LET_GO = """
@@ -335,11 +329,11 @@ def test_mountinfo_says_when_a_mount_has_come(fuse: Callable[..., Fuse]) -> None
     info = File("/proc/self/mountinfo")
     assert info.changed(), "nothing was read yet"
     info.read()
-    wait_until(lambda: not info.changed())
+    wait_for(lambda: not info.changed())
     mount = fuse()
     assert info.changed()
     assert mount.path in info.read()
-    wait_until(lambda: not info.changed())
+    wait_for(lambda: not info.changed())
     mount.close()
     assert info.changed()
     assert mount.path not in info.read()

@@ -26,6 +26,7 @@ from tests import oracle
 from tests.collectors.fuse import HANGS, FileSystem
 from tests.fast.texts import ODD
 from tests.process import SANITIZED, descriptors, resident, threads
+from tests.running import wait_for
 
 PATIENCE = 0.05
 TIMEOUT = 0.5
@@ -94,13 +95,6 @@ def of(folder: Path, *cells: tuple[Any, ...] | str, **keys: Any) -> Bound:
     bound = Bound(**keys)
     bound.bind(folder, *cells)
     return bound
-
-
-def wait_until(true: Callable[[], object], within: float = 10) -> None:
-    end = time.monotonic() + within
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
 
 
 def replace(path: Path, text: str) -> None:
@@ -215,7 +209,7 @@ def test_a_text(tmp_path: Path) -> None:
     (tmp_path / "a").unlink()
     bound.read()
     assert (bound.text(tmp_path, "a"), bound.errors) == (b"", {})
-    wait_until(lambda: not bound.read() and not bound.changed)
+    wait_for(lambda: not bound.read() and not bound.changed)
 
 
 def single_texts() -> st.SearchStrategy[bytes]:
@@ -299,7 +293,7 @@ def test_a_file_that_goes_is_told_once(tmp_path: Path) -> None:
         assert bound.read() == {}
         assert bound.errors == {"a": errno.ENOENT}
         assert bound.changed == [os.fsencode(tmp_path)]
-        wait_until(lambda: not bound.read() and not bound.changed)  # noqa: B023
+        wait_for(lambda: not bound.read() and not bound.changed)  # noqa: B023
         assert bound.errors == {}
         path.write_text("2\n")
         assert bound.read() == {"a": 2}
@@ -347,7 +341,7 @@ def test_files_that_come_into_a_folder_are_a_change(tmp_path: Path) -> None:
         (tmp_path / f"new{number}").write_text("")
         bound.read()
         assert number == 0 or bound.changed == [os.fsencode(tmp_path)]
-    wait_until(lambda: bound.read() and not bound.changed)
+    wait_for(lambda: bound.read() and not bound.changed)
     (tmp_path / "a").write_text("2\n")
     assert bound.read() == {"a": 2}
     assert not bound.changed, "a number is none"
@@ -748,7 +742,7 @@ def test_a_folder_that_hangs_costs_its_own_values(tmp_path: Path, system: FileSy
     """The whole story of a folder that stops answering and comes back."""
     system.hold(GOOD)
     bound = beside(tmp_path, system)
-    wait_until(lambda: bound.read() == ALL)
+    wait_for(lambda: bound.read() == ALL)
     assert not bound.values.busy(os.fsencode(system.point / "d"))
 
     system.hold({**HUNG, "d/a": b"99\n"})
@@ -757,7 +751,7 @@ def test_a_folder_that_hangs_costs_its_own_values(tmp_path: Path, system: FileSy
     assert time.monotonic() - hung < 0.4
     assert bound.errors == {}
     assert bound.values.busy(os.fsencode(system.point / "d"))
-    wait_until(lambda: bound.read() != ALL)
+    wait_for(lambda: bound.read() != ALL)
     assert TIMEOUT <= time.monotonic() - hung < TIMEOUT + 0.5
 
     before = threads(), descriptors()
@@ -771,7 +765,7 @@ def test_a_folder_that_hangs_costs_its_own_values(tmp_path: Path, system: FileSy
     assert (threads(), descriptors()) == before
 
     system.hold({**GOOD, "d/a": b"5\n"})
-    wait_until(lambda: not bound.values.busy(os.fsencode(system.point / "d")))
+    wait_for(lambda: not bound.values.busy(os.fsencode(system.point / "d")))
     assert bound.read() == {**ALL, "a": 5}, "and not the 99 of long ago"
     assert bound.errors == {}
     assert threads() <= before[0]
@@ -781,9 +775,9 @@ def test_what_was_read_long_ago_is_no_value(tmp_path: Path, system: FileSystem) 
     """An answer that took longer than the timeout, at a reading that does not ask anew."""
     system.hold({**HUNG, "d/a": b"99\n"})
     bound = beside(tmp_path, system)
-    wait_until(lambda: bound.read() and bound.errors)
+    wait_for(lambda: bound.read() and bound.errors)
     system.hold(GOOD)
-    wait_until(lambda: not bound.values.busy(os.fsencode(system.point / "d")))
+    wait_for(lambda: not bound.values.busy(os.fsencode(system.point / "d")))
     for _ in range(2):
         assert bound.read(tick=False) == REST
         assert bound.errors == {}
@@ -794,10 +788,10 @@ def test_what_was_read_long_ago_is_no_value(tmp_path: Path, system: FileSystem) 
 def test_a_slow_folder_is_asked_with_a_tick_only(tmp_path: Path, system: FileSystem) -> None:
     system.hold(HUNG)
     bound = beside(tmp_path, system)
-    wait_until(lambda: bound.read() == REST)
+    wait_for(lambda: bound.read() == REST)
     time.sleep(2 * PATIENCE)
     system.hold(GOOD)
-    wait_until(lambda: bound.read(tick=False) == ALL)
+    wait_for(lambda: bound.read(tick=False) == ALL)
     before = system.opens()
     for _ in range(3):
         assert bound.read(tick=False) == ALL
@@ -814,7 +808,7 @@ def test_a_slow_folder_has_its_values_when_there_are_only_ticks(
     """Each answer comes after the reading that asked for it, and is taken at the next one."""
     system.hold(GOOD)
     bound = beside(tmp_path, system)
-    wait_until(lambda: bound.read() == ALL)
+    wait_for(lambda: bound.read() == ALL)
     for number in range(3, 8):
         system.hold({**HUNG, "d/a": b"%d\n" % number})
         last = {"a": number - 1, "z": number - 1} if number > 3 else {}
@@ -822,17 +816,17 @@ def test_a_slow_folder_has_its_values_when_there_are_only_ticks(
         time.sleep(2 * PATIENCE)
         answer = b"%d\n" % number
         system.hold({**GOOD, "d/a": answer, "d/z": answer})
-        wait_until(lambda: not bound.values.busy(os.fsencode(system.point / "d")))
+        wait_for(lambda: not bound.values.busy(os.fsencode(system.point / "d")))
 
 
 def test_the_errors_of_a_late_answer_are_told(tmp_path: Path, system: FileSystem) -> None:
     system.hold(GOOD)
     bound = beside(tmp_path, system)
-    wait_until(lambda: bound.read() == ALL)
+    wait_for(lambda: bound.read() == ALL)
     system.hold(HUNG)
     bound.read()
     system.hold({**GOOD, "d/z": errno.ENODEV})
-    wait_until(lambda: not bound.values.busy(os.fsencode(system.point / "d")))
+    wait_for(lambda: not bound.values.busy(os.fsencode(system.point / "d")))
     assert bound.read() == {**REST, "a": 1}
     assert bound.errors == {"z": errno.ENODEV}
     assert os.fsencode(system.point / "d") in bound.changed
@@ -850,16 +844,16 @@ def test_several_folders_hang(system: FileSystem) -> None:
     for folder in range(5):
         bound.bind(system.point / f"{folder}", f"a{folder}")
     everything = {f"a{folder}": folder for folder in range(5)}
-    wait_until(lambda: bound.read() == everything)
+    wait_for(lambda: bound.read() == everything)
     system.hold(hung)
     start = time.monotonic()
     assert bound.read() == everything
     assert time.monotonic() - start < 0.6
-    wait_until(lambda: bound.read() == {"a3": 3, "a4": 4})
+    wait_for(lambda: bound.read() == {"a3": 3, "a4": 4})
     assert threads() - base <= 4
     system.hold(good)
-    wait_until(lambda: bound.read() == everything)
-    wait_until(lambda: threads() - base <= 1)
+    wait_for(lambda: bound.read() == everything)
+    wait_for(lambda: threads() - base <= 1)
 
 
 def test_who_finds_no_worker_has_no_values(tmp_path: Path, system: FileSystem) -> None:
@@ -874,14 +868,14 @@ def test_who_finds_no_worker_has_no_values(tmp_path: Path, system: FileSystem) -
         bound.bind(system.point / name, name)
     bound.bind(system.point / "last", "l")
     bound.bind(tmp_path, "b")
-    wait_until(lambda: len(bound.read()) == 258)
+    wait_for(lambda: len(bound.read()) == 258)
     system.hold({**files, **{f"{name}/{name}": HANGS for name in names}})
-    wait_until(
-        lambda: bound.read() == {"b": 7} and bound.errors.get("last") == errno.EAGAIN, within=30
+    wait_for(
+        lambda: bound.read() == {"b": 7} and bound.errors.get("last") == errno.EAGAIN, timeout=30
     )
     system.hold(files)
-    wait_until(lambda: len(bound.read()) == 258)
-    wait_until(lambda: threads() - base <= 1)
+    wait_for(lambda: len(bound.read()) == 258)
+    wait_for(lambda: threads() - base <= 1)
 
 
 def test_a_folder_that_hangs_can_be_dropped_and_bound_again(
@@ -899,8 +893,8 @@ def test_a_folder_that_hangs_can_be_dropped_and_bound_again(
         assert not bound.errors
         bound.bind(system.point / "d", "a", "z")
     system.hold(GOOD)
-    wait_until(lambda: bound.read() == ALL)
-    wait_until(lambda: threads() - base <= 1)
+    wait_for(lambda: bound.read() == ALL)
+    wait_for(lambda: threads() - base <= 1)
 
 
 def test_it_may_be_dropped_between_the_halves_of_a_reading(
@@ -916,7 +910,7 @@ def test_it_may_be_dropped_between_the_halves_of_a_reading(
         assert bound.values.read()[0] == {}
         bound.bind(system.point / "d", "a", "z")
         assert bound.values.read()[0] == {}
-    wait_until(lambda: bound.read() == ALL)
+    wait_for(lambda: bound.read() == ALL)
 
 
 @pytest.mark.parametrize("turn", range(5))
@@ -939,7 +933,7 @@ def test_a_reader_may_be_let_go_of_while_it_hangs(
         gc.collect()
     spoil = [bytes([255]) * 4400 for _ in range(100)]
     system.hold(GOOD)
-    wait_until(lambda: threads() <= base[0] and descriptors() <= base[1])
+    wait_for(lambda: threads() <= base[0] and descriptors() <= base[1])
     assert spoil
 
 
@@ -947,7 +941,7 @@ def test_readings_while_a_folder_comes_and_goes(tmp_path: Path, system: FileSyst
     """Whatever the moment: the others are there, and it has a value that it had, or none."""
     system.hold(GOOD)
     bound = beside(tmp_path, system)
-    wait_until(lambda: bound.read() == ALL)
+    wait_for(lambda: bound.read() == ALL)
     over = threading.Event()
 
     def disturb() -> None:

@@ -23,7 +23,7 @@ from esnode.collectors.nvidia.journal import FILE, KEPT, WINDOW, Event, Journal,
 from esnode.collectors.nvidia.kernel_log import KernelLog
 from esnode.host import Host
 from tests.collectors.fuse import FileSystem
-from tests.running import PATIENCE
+from tests.running import PATIENCE, wait_for
 
 GPU, OTHER = "GPU-0c53ed0a", "GPU-11111111"
 PCI = "0000:3b:00"
@@ -242,20 +242,14 @@ def test_all_survives_a_restart(tmp_path: Path, opened: Journal) -> None:
 
 def test_adding_is_enough_to_be_saved(tmp_path: Path, opened: Journal) -> None:
     opened.add([nvml()])
-    end = time.monotonic() + PATIENCE
-    while not (tmp_path / FILE).exists():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_for((tmp_path / FILE).exists)
 
 
 def test_where_the_log_is_at_is_saved_before_the_first_event(
     tmp_path: Path, opened: Journal
 ) -> None:
     opened.add([], Position("boot", 7))
-    end = time.monotonic() + PATIENCE
-    while not (tmp_path / FILE).exists():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_for((tmp_path / FILE).exists)
     opened.close(PATIENCE)
     assert loaded(tmp_path).position == Position("boot", 7)
 
