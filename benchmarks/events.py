@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .figures import FULL, Bench, Row, megabytes, p99, seconds, within
-from .servers import FRESH, Server, spawn
+from .servers import FRESH, ROOT, Server, Told, spawn
 
 CLIENTS = 1000
 #: Seconds in which it is looked at, and between two scrapes.
@@ -21,7 +18,6 @@ LOOK, QUICK_LOOK = 40, 10
 PACE = 0.02
 #: Seconds in which all clients have connected and got their first status.
 SETTLED = 3.0
-ROOT = Path(__file__).parents[1]
 
 
 class Look(NamedTuple):
@@ -29,38 +25,6 @@ class Look(NamedTuple):
 
     cpu: float
     latencies: list[float]
-
-
-class Followers:
-    """A process with many clients."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    def ask(self) -> Any:
-        """What came since it was asked the last time."""
-        assert self.process.stdin and self.process.stdout
-        print(file=self.process.stdin, flush=True)
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("a client of /events was refused or dropped")
-        return json.loads(line)
-
-
-@contextmanager
-def followers(port: int) -> Iterator[Followers]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.followers", str(port), str(CLIENTS)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield Followers(process)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def look(server: Server, duration: float) -> Look:
@@ -86,12 +50,13 @@ def events_clients(bench: Bench) -> Iterator[Row]:
     with spawn("esnode-core", [*command, *FRESH], "/readyz", {"PYTHONPATH": str(ROOT)}) as server:
         quiet = look(server, duration)
         memory = server.memory("Rss")
-        with followers(server.port) as clients:
-            clients.ask()  # all have connected
+        numbers = str(server.port), str(CLIENTS)
+        with Told([sys.executable, "-m", "benchmarks.followers", *numbers]) as clients:
+            clients.tell()  # all have connected
             time.sleep(SETTLED)
-            clients.ask()
+            clients.tell()
             busy = look(server, duration)
-            got = clients.ask()
+            got = json.loads(clients.tell())
             grown = server.memory("Rss") - memory
     fewest, most, ticks = got["fewest"], got["most"], int(duration)
     if fewest < ticks - 1 or most > ticks + 2:

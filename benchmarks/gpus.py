@@ -7,14 +7,13 @@ every 15 and 60 seconds at its share. The peers' script is what the fake counted
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from .figures import (
     within,
 )
 from .gpu_lane import TICKS
-from .servers import FRESH, GZIP, Server, agent, spawn
+from .servers import FRESH, GZIP, Server, Told, agent, spawn
 
 #: Nanoseconds for which each call of the fake is busy.
 BUSY = 20_000
@@ -47,40 +46,20 @@ NVITOP = "nvitop-exporter"
 PACE = 1.0
 
 
-class Loop:
+class Loop(Told):
     """A process that makes some minutes of ticks when it is told to, and what they took."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        super().__init__(command, environment)
         self.walls: list[float] = []
         self.series = 0
 
     def ask(self, line: object) -> float:
         """The CPU time of a tick; the time it took is added to ``walls``."""
-        assert self.process.stdin and self.process.stdout
-        print(line, file=self.process.stdin, flush=True)
-        words = self.process.stdout.readline().split()
-        if not words:
-            raise RuntimeError(f"{self.process.args!r} has ended")
+        words = self.tell(line).split()
         self.walls.append(float(words[1]))
         self.series = int(words[2]) if len(words) > 2 else 0
         return float(words[0])
-
-
-@contextmanager
-def loop(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Loop]:
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **environment},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield Loop(process)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 class Node:
@@ -102,11 +81,11 @@ class Node:
         """The flags of an agent on this node."""
         return ("--nvml-library", str(self.library))
 
-    def ours(self, publish: bool = False, **keys: Any) -> Any:
+    def ours(self, publish: bool = False, **keys: Any) -> Loop:
         """The GPU lane, with the defaults but for these keys."""
         config = msgspec.json.encode({"nvml_library": str(self.library), **keys}).decode()
         module = [sys.executable, "-m", "benchmarks.gpu_lane", config]
-        return loop([*module, "publish" if publish else "read"], self.preloaded)
+        return Loop([*module, "publish" if publish else "read"], self.preloaded)
 
     def count(self, ours: Loop, what: object = 1) -> dict[tuple[str, int], int]:
         """The calls of a minute of ours."""
@@ -136,13 +115,13 @@ class Node:
         self.script.write_text("\n".join(script) + "\n")
         return counts
 
-    def c_loop(self, bench: Bench) -> Any:
+    def c_loop(self, bench: Bench) -> Loop:
         program = compiled("nvml_loop.c", bench.directory, str(self.leap), str(self.library))
-        return loop([str(program), str(self.script), str(TICKS)], self.preloaded)
+        return Loop([str(program), str(self.script), str(TICKS)], self.preloaded)
 
-    def pynvml_loop(self) -> Any:
+    def pynvml_loop(self) -> Loop:
         module = [sys.executable, "-m", "benchmarks.nvml_loop"]
-        return loop([*module, str(self.script), str(TICKS)], self.preloaded)
+        return Loop([*module, str(self.script), str(TICKS)], self.preloaded)
 
 
 def in_turns(bench: Bench, ours: Loop, peer: Loop, minutes: int) -> tuple[Rounds, Rounds]:

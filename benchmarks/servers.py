@@ -10,13 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
 from tests.process import end
 
+ROOT = Path(__file__).parents[1]
 GZIP = {"Accept-Encoding": "gzip"}
 #: Flags of an agent whose every scrape reads anew.
 FRESH = ("--scrape-max-age", "0")
@@ -175,6 +176,36 @@ class Server:
         if not found or "Non-2xx" in text or "Socket errors" in text:
             raise RuntimeError(f"wrk: {text}")
         return int(found[1])
+
+
+class Told:
+    """A process that answers each line it is told with a line of its own; a context manager."""
+
+    def __init__(self, command: Sequence[str], more: Mapping[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **(more or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Told:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def tell(self, line: object = "") -> str:
+        """The answer. Raises RuntimeError when there is none."""
+        assert self.process.stdin and self.process.stdout
+        print(line, file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{self.process.args!r} has ended")
+        return answer
 
 
 def free_port() -> int:
