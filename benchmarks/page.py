@@ -12,19 +12,17 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from esnode.agent import Agent
-from esnode.config import Settings
 from esnode.http.page import document
 from esnode.recent import SPAN
 from esnode.store import Page
 from tests import bighost
 from tests.browser import CHROMIUM, Browser
 from tests.fakenvml import Fake, Mig, library
-from tests.hosts import config
 
 from .figures import FULL, Bench, Row, megabytes, seconds, within
 from .servers import Server
 from .servers import agent as server
+from .status import big
 
 #: Ticks of the page whose browser is measured: one a second.
 TICK = "1s"
@@ -130,12 +128,7 @@ def page_browser(bench: Bench) -> Iterator[Row]:
 
 def page_ring(bench: Bench) -> Iterator[Row]:
     """The 15 minutes that the agent keeps, of the same host, with a tick a second."""
-    with TemporaryDirectory() as root:
-        bighost.write(Path(root))
-        fake = Fake(library(), state=bench.directory / "nvml-ring")
-        fake.set_gpus(["H100"] * 16)
-        keys = {"enable_gpu": True, "nvml_library": str(fake.path), "scrape_interval_seconds": 1}
-        agent = Agent(Settings(config(Path(root), disk_mount_exclude=".", **keys)))
+    with big(bench, scrape_interval_seconds=1) as agent:
         agent.read()
         agent.read()
         recent, costs = agent.recent, []
@@ -147,10 +140,6 @@ def page_ring(bench: Bench) -> Iterator[Row]:
         start = time.perf_counter()
         data = msgspec.json.encode(recent.document())
         made = time.perf_counter() - start
-        agent.stop_collectors()
-        if agent.gpus:
-            agent.gpus.close()
-        fake.reset()
     size = recent.size + len(data)
     yield within("ring of 15 minutes, 16 GPUs", megabytes, size, 2e6)
     yield Row(f"  a point, every {recent.step:g} s", seconds(statistics.median(costs)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,14 +24,25 @@ CONNECTIONS = 16
 RATE = 5000
 
 
-def status_derived(bench: Bench) -> Iterator[Row]:
-    """Degradation, and the document while somebody asks, on a host of 256 cores with 16 GPUs."""
+@contextmanager
+def big(bench: Bench, **keys: object) -> Iterator[Agent]:
+    """An agent in this process, on a host of 256 cores with 16 GPUs."""
     with TemporaryDirectory() as root:
         bighost.write(Path(root))
-        fake = Fake(library(), state=bench.directory / "nvml-status")
+        fake = Fake(library(), state=bench.directory / "nvml-big")
         fake.set_gpus(["H100"] * 16)
-        keys = {"enable_gpu": True, "nvml_library": str(fake.path)}
+        keys |= {"enable_gpu": True, "nvml_library": str(fake.path)}
         agent = Agent(Settings(config(Path(root), disk_mount_exclude=".", **keys)))
+        yield agent
+        agent.stop_collectors()
+        if agent.gpus:
+            agent.gpus.close()
+        fake.reset()
+
+
+def status_derived(bench: Bench) -> Iterator[Row]:
+    """Degradation, and the document while somebody asks, on a host of 256 cores with 16 GPUs."""
+    with big(bench) as agent:
         derive, build = [], []
         for _ in range(bench.effort.ticks):
             agent.read()
@@ -38,10 +50,6 @@ def status_derived(bench: Bench) -> Iterator[Row]:
             start = time.perf_counter()
             agent.view.build()
             build.append(time.perf_counter() - start)
-        agent.stop_collectors()
-        if agent.gpus:
-            agent.gpus.close()
-        fake.reset()
     what = "degradation of a tick, 256 cores and 16 GPUs"
     yield within(what, seconds, statistics.median(derive), 1e-3)
     yield Row("  the document, while somebody asks", seconds(statistics.median(build)))
