@@ -123,12 +123,10 @@ def work(*words: str) -> Cost:
     return Cost(*json.loads(done.stdout))
 
 
-def least(what: str, size: float, spent: float, limit: float | None = None) -> Row:
+def least(what: str, size: float, spent: float, limit: float) -> Row:
     """The row of a speed."""
     speed = size / 1e6 / spent
-    target = f"≥ {limit:g} MB/s" if limit else ""
-    ok = speed >= limit if limit else None
-    return Row(what, f"{speed:.0f} MB/s", target=target, ok=ok)
+    return Row(what, f"{speed:.0f} MB/s", target=f"≥ {limit:g} MB/s", ok=speed >= limit)
 
 
 def per_sample(value: float) -> str:
@@ -335,9 +333,9 @@ def prometheus(path: Path, to: Path) -> int | None:
     return sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
 
 
-def one_by_one(ticks: int = 240) -> tuple[float, float]:
+def one_by_one() -> tuple[float, float]:
     """Bytes per sample of lines with one sample, tick by tick, and of all that with zstd."""
-    stream = Stream()
+    stream, ticks = Stream(), 240
     compressor = zstandard.ZstdCompressor(level=9).compressobj()
     size = compressed = 0
     for _ in range(ticks):

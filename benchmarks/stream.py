@@ -25,8 +25,8 @@ START = 1763784000000
 class Stream:
     """The series, ten to a metric, and their values tick by tick."""
 
-    def __init__(self, start: int = START, metrics: int = METRICS, seed: int = 1) -> None:
-        self.chance = random.Random(seed)
+    def __init__(self, start: int = START, metrics: int = METRICS) -> None:
+        self.chance = random.Random(1)
         chance = self.chance
         self.now = start
         self.metrics: list[Metric] = []

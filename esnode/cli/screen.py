@@ -129,9 +129,7 @@ def clean(text: str) -> str:
 # ------------------------------------------------------------------------------ the screen
 
 
-def screen(
-    status: Status, now_ms: int, width: int | None = 80, height: int | None = None
-) -> list[Line]:
+def screen(status: Status, now_ms: int, width: int | None, height: int | None) -> list[Line]:
     """The lines for a terminal of that size; all of them where there is no height, and at full
     length where there is no width."""
     gpus = status.gpus or []

@@ -6,7 +6,6 @@ Only files that a block has by our names are counted and removed.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 from collections.abc import Iterable
@@ -45,7 +44,7 @@ def expired(found: Iterable[int], now: float, retention: float) -> list[int]:
     return [start for start in found if start + WINDOW <= limit]
 
 
-def excess(found: dict[int, int], budget: int, keep: int, ahead: float = math.inf) -> list[int]:
+def excess(found: dict[int, int], budget: int, keep: int, ahead: float) -> list[int]:
     """The oldest blocks, of blocks with their bytes, without which the rest fits into a budget;
     never the block ``keep``. Those that begin after ``ahead``, in milliseconds, go before: a clock
     that was wrong has made them, and they would never grow old."""

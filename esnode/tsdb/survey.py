@@ -9,7 +9,7 @@ from typing import NamedTuple
 from .._fast.jsonl import Scan
 from .index import Index, describe
 from .layout import OPEN, SEALED, size
-from .reader import Block, Report, blocks, ignore, lines
+from .reader import Block, Report, blocks, lines
 
 
 class Found(NamedTuple):
@@ -21,7 +21,7 @@ class Found(NamedTuple):
     bytes: int
 
 
-def survey(path: Path, report: Report = ignore) -> Iterator[Found]:
+def survey(path: Path, report: Report) -> Iterator[Found]:
     """Each block below a path, in order. What has no index that is up to date is read instead.
     Raises OSError."""
     for block in blocks(path):
