@@ -32,7 +32,7 @@ def main() -> None:
     host = Host(config.path_procfs, config.path_sysfs, config.path_rootfs)
     lane = Lane("gpu", [Gpus(host, config)], INTERVAL)
     store = Store(1.0, 0.05, lambda seconds: None)
-    store.add(lane)
+    store.arrange([lane])
     publishes = sys.argv[2] == "publish"
 
     def minutes(number: int) -> int:

@@ -89,10 +89,6 @@ class Store:
         self._lock = threading.Lock()
         self._composing = threading.Lock()
 
-    def add(self, lane: Lane) -> None:
-        """Takes a lane; its rows come after those of the lanes before it."""
-        self.lanes[lane.name] = Entry(lane)
-
     def arrange(self, lanes: Iterable[Lane]) -> None:
         """Takes these lanes, in this order, and no other; those that it has keep what they have."""
         entries = {}

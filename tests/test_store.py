@@ -69,8 +69,7 @@ class House:
         self.store.own = lambda: self.own.freeze(0, 0)
         self.collectors = {name: Counting(name) for name in NAMES}
         self.lanes = {name: Lane(name, [self.collectors[name]], 3600) for name in NAMES}
-        for lane in self.lanes.values():
-            self.store.add(lane)
+        self.store.arrange(self.lanes.values())
         self.samplers = [Sampler([lane], 3600, self.store.publish) for lane in self.lanes.values()]
 
     def start(self) -> None:

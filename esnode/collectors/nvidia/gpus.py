@@ -49,11 +49,8 @@ def families(module: ModuleType) -> Iterator[Metric]:
         if isinstance(value, Metric):
             yield value
         elif isinstance(value, (tuple, dict)):
-            yield from (
-                m
-                for m in (value.values() if isinstance(value, dict) else value)
-                if isinstance(m, Metric)
-            )
+            values = value.values() if isinstance(value, dict) else value
+            yield from (each for each in values if isinstance(each, Metric))
 
 
 class Gpus(Collector):

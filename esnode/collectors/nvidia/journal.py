@@ -337,11 +337,6 @@ class Journal:
                 self.problem = f"{self.directory}: the disk does not answer"
             return self.problem
 
-    def save(self) -> None:
-        """Asks for a writing; what is asked while one is going on is one more."""
-        with self._changed:
-            self._ask()
-
     def flush(self, timeout: float) -> bool:
         """Asks for a writing and waits for it; whether all is in the file."""
         if self._thread is None:
@@ -366,6 +361,7 @@ class Journal:
         return written
 
     def _ask(self) -> None:
+        """Asks for a writing; what is asked while one is going on is one more. The lock is held."""
         self._asked += 1
         self._changed.notify_all()
 
