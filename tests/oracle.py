@@ -266,3 +266,8 @@ def single(text: bytes, signed: bool = False, state: bool = False) -> tuple[floa
     if value is None or not word.startswith(b"-"):
         return value, value is not None
     return (-value if signed else None), True
+
+
+def digits(text: str) -> int:
+    """How many a number has, but for its exponent and zeros at its ends."""
+    return len(text.split("e")[0].replace(".", "").replace("-", "").strip("0"))

@@ -10,12 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from esnode._fast.encode import text_of
+from tests.oracle import digits
 
 CSRC = Path(__file__).parents[2] / "csrc"
-
-
-def digits(text: str) -> int:
-    return len(text.split("e")[0].replace(".", "").replace("-", "").strip("0"))
 
 
 @settings(max_examples=5000)

@@ -393,7 +393,7 @@ class Numbers(Target):
             texts.append(text)
             assert same(float(text), value), text
             if math.isfinite(value):
-                assert digits(text.decode()) == digits(repr(value)), text
+                assert oracle.digits(text.decode()) == oracle.digits(repr(value)), text
             else:
                 assert text in (b"NaN", b"+Inf", b"-Inf")
         path.write_bytes(b" ".join(texts) + b"\n")
@@ -403,11 +403,6 @@ class Numbers(Target):
         for text, slot in zip(texts, slots, strict=True):
             number = oracle.number(text)
             assert same(math.nan if number is None else number, table.get(slot)), text
-
-
-def digits(text: str) -> int:
-    """Of a number's text, but for its exponent and zeros at its ends."""
-    return len(text.split("e")[0].replace(".", "").replace("-", "").strip("0"))
 
 
 class Pages(Target):

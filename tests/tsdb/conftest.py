@@ -1,4 +1,4 @@
-"""For the tests of the history: an agent that writes all the time."""
+"""For the tests of the history: one that is written, and an agent that writes all the time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from pathlib import Path
 import pytest
 
 import tests.running
+
+from .written import write
+
+
+@pytest.fixture(scope="module")
+def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A path with the HISTORY of the test's module."""
+    path = tmp_path_factory.mktemp("tsdb")
+    write(path, request.module.HISTORY)
+    return path
 
 
 @pytest.fixture

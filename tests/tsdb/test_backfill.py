@@ -23,7 +23,7 @@ from esnode.tsdb.select import Selection, select
 from tests.running import environment, free_port, run
 from tests.tsdb.receivers import Victoria, needs_victoria
 from tests.tsdb.test_import import different
-from tests.tsdb.written import START, History, made_up, metric, write
+from tests.tsdb.written import START, History, made_up, metric
 
 HISTORY = made_up(windows=4, decimals=3)
 
@@ -89,13 +89,6 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
     yield script
     script.server.shutdown()
     script.server.server_close()
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tsdb")
-    write(path, HISTORY)
-    return path
 
 
 def made(path: Path, url: str, state: Path, selection: Selection, attempts: int = 10) -> Backfill:

@@ -25,13 +25,6 @@ HISTORY = made_up()
 SAMPLES = sum(map(len, HISTORY.values()))
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tsdb")
-    write(path, HISTORY)
-    return path
-
-
 def tsdb(*words: str, path: Path) -> subprocess.CompletedProcess[str]:
     return run("tsdb", *words, "--path", str(path))
 

@@ -12,17 +12,10 @@ from esnode.tsdb.export import Export
 from esnode.tsdb.layout import WINDOW
 from esnode.tsdb.select import select
 from tests.tsdb.receivers import Prometheus, Victoria, needs_prometheus, needs_victoria
-from tests.tsdb.written import DECLARED, START, History, made_up, write
+from tests.tsdb.written import DECLARED, START, History, made_up
 
 #: VictoriaMetrics keeps 18 digits of all values of a series together, so these have few decimals.
 HISTORY = made_up(windows=4, step=5_000, decimals=3)
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tsdb")
-    write(path, HISTORY)
-    return path
 
 
 @pytest.fixture
