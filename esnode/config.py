@@ -102,6 +102,15 @@ class Orchestrator(msgspec.Struct, frozen=True, kw_only=True):
     enable_fs_cleanup: Annotated[bool, Meta(description="Clean up file systems.")] = False
 
 
+def _shown(what: str) -> Meta:
+    return Meta(description=f"{what} to show, as a regular expression; empty: all.")
+
+
+def _hidden(what: str, *more: str) -> Meta:
+    text = f"{what} to hide, as a regular expression; empty: none."
+    return Meta(description=" ".join((text, *more)))
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Every key outside a table, with its default and limits."""
 
@@ -283,34 +292,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     path_sysfs: Annotated[str, Meta(description="Where the host's /sys is.")] = "/sys"
     path_rootfs: Annotated[str, Meta(description="Where the host's root directory is.")] = "/"
 
-    disk_device_include: Annotated[
-        str, Meta(description="Disks to show, as a regular expression; empty: all.")
-    ] = ""
-    disk_device_exclude: Annotated[
-        str, Meta(description="Disks to hide, as a regular expression; empty: none.")
-    ] = PARTS_OF_DISKS
-    disk_mount_include: Annotated[
-        str, Meta(description="Mount points to show, as a regular expression; empty: all.")
-    ] = ""
-    disk_mount_exclude: Annotated[
-        str, Meta(description="Mount points to hide, as a regular expression; empty: none.")
-    ] = SYSTEM_MOUNTS
-    disk_fstype_include: Annotated[
-        str, Meta(description="File systems to show, as a regular expression; empty: all.")
-    ] = ""
+    disk_device_include: Annotated[str, _shown("Disks")] = ""
+    disk_device_exclude: Annotated[str, _hidden("Disks")] = PARTS_OF_DISKS
+    disk_mount_include: Annotated[str, _shown("Mount points")] = ""
+    disk_mount_exclude: Annotated[str, _hidden("Mount points")] = SYSTEM_MOUNTS
+    disk_fstype_include: Annotated[str, _shown("File systems")] = ""
     disk_fstype_exclude: Annotated[
         str,
-        Meta(
-            description="File systems to hide, as a regular expression; empty: none. Overlay on `/`"
-            " and tmpfs on `/dev/shm` are shown all the same."
-        ),
+        _hidden("File systems", "Overlay on `/` and tmpfs on `/dev/shm` are shown all the same."),
     ] = PSEUDO_FILE_SYSTEMS
-    network_interface_include: Annotated[
-        str, Meta(description="Interfaces to show, as a regular expression; empty: all.")
-    ] = ""
-    network_interface_exclude: Annotated[
-        str, Meta(description="Interfaces to hide, as a regular expression; empty: none.")
-    ] = CONTAINER_INTERFACES
+    network_interface_include: Annotated[str, _shown("Interfaces")] = ""
+    network_interface_exclude: Annotated[str, _hidden("Interfaces")] = CONTAINER_INTERFACES
 
     orchestrator: Orchestrator = Orchestrator()
 
