@@ -79,9 +79,8 @@ class Part:
                 self.bound = True
             self.collector.start(tick)
         except Unavailable as error:
-            self.absent = not isinstance(error, Refused)
             table.clear(self.collector.metrics)
-            self.note(str(error), logging.INFO if self.absent else logging.WARNING)
+            self._lacks(error)
         except Exception as error:
             self._fault(error)
             if not self.bound:
@@ -96,8 +95,7 @@ class Part:
         try:
             self.collector.sample(tick)
         except Unavailable as error:  # it is bound, and has nothing to read for the moment
-            self.absent = not isinstance(error, Refused)
-            self.note(str(error), logging.INFO if self.absent else logging.WARNING)
+            self._lacks(error)
             self.up = False
             return
         except Exception as error:
@@ -114,6 +112,11 @@ class Part:
             self._fault(error)
         table.clear(self.collector.metrics)
         self.collector.report = forget  # a cycle else, which is never found when it was frozen
+
+    def _lacks(self, error: Unavailable) -> None:
+        """Its source is not there, or not for us."""
+        self.absent = not isinstance(error, Refused)
+        self.note(str(error), logging.INFO if self.absent else logging.WARNING)
 
     def _fault(self, error: Exception) -> None:
         """A fault of ours costs this collector's rows of this reading, not the lane."""

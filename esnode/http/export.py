@@ -19,6 +19,7 @@ from urllib.parse import parse_qs
 import zstandard
 from isal import isal_zlib
 
+from ..dialects import OPENMETRICS, TEXT
 from ..tsdb.select import SelectError, Selection, select
 from . import negotiate
 from .response import NO_STORE, Gone, Headers, Refusal, Request, Respond, Response
@@ -31,8 +32,8 @@ PARAMETERS = ("from", "to", "metrics", "match", "match[]", "format", "eof")
 
 #: What a format is called in an answer.
 CONTENT_TYPES = {
-    "prometheus": "text/plain; version=0.0.4; charset=utf-8",
-    "openmetrics": "application/openmetrics-text; version=1.0.0; charset=utf-8",
+    "prometheus": TEXT.content_type,
+    "openmetrics": OPENMETRICS.content_type,
     "jsonl": "application/x-ndjson",
     "csv": "text/csv; charset=utf-8",
 }
