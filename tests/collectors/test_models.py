@@ -9,8 +9,6 @@ import pytest
 from esnode.collectors.models import Models
 from tests.hosts import Rows, Tree
 
-DISK = "sys/block/{}"
-
 
 def infos(rows: Rows) -> list[str]:
     """The labels of the rows, all of which are 1."""

@@ -34,7 +34,6 @@ from tests.nvml.oracle import (
 Key = tuple[str, tuple[str, ...]]
 Values = dict[Key, float]
 
-TOTAL = 0xFFFF_FFFF
 #: How the library says that it does not know.
 UNKNOWN = (0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF, 0x7FFF_FFFF)
 

@@ -69,7 +69,6 @@ class Follower:
         named = {name.replace("_", "-"): text for name, text in headers.items()}
         self.connection.request("GET", f"/events{query}", headers=named)
         self.response = self.connection.getresponse()
-        self.comments = 0
         self.retry: int | None = None
 
     def __enter__(self) -> Follower:
@@ -94,8 +93,8 @@ class Follower:
             if not text:
                 kind, number = "message", None
             if text.startswith(":"):
-                self.comments += 1
-            elif name == "retry":
+                continue  # a comment
+            if name == "retry":
                 self.retry = int(value)
             elif name == "event":
                 kind = value

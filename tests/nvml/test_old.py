@@ -180,7 +180,6 @@ for line in sys.stdin:
         print(json.dumps({"died": code}), flush=True)
 """
 
-Read = Callable[[Path], dict[str, dict[str, float]]]
 Rows = dict[str, float]
 
 
