@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+SUPPORT = "Run the vendor's diagnostics, and contact its support."
 #: What to do, by a word for it.
 ACTIONS = {
     "none": "Nothing.",
@@ -22,7 +23,7 @@ ACTIONS = {
     "nvlink": "Stop the work on the GPU and reset it; look at `nvidia-smi nvlink --errorcounters`.",
     "recovery": "Do what the driver asks for (Xid 154): where that is a reset, reset the GPU.",
     "other": "Follow the Xid that came with it.",
-    "support": "Run the vendor's diagnostics, and contact its support.",
+    "support": SUPPORT,
 }
 
 
@@ -34,7 +35,6 @@ class Xid(NamedTuple):
     again: str = ""
 
 
-SUPPORT = "Run the vendor's diagnostics, and contact its support."
 SOFTWARE = "Update driver and CUDA; report it to the vendor if that does not help."
 LINK = "Check the link: cables, connectors, the device at its other end."
 

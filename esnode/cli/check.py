@@ -41,10 +41,8 @@ TROUBLES = (
 )
 #: Families of the node's, by name, that tell of GPUs which are not there.
 GPUS, EXPECTED = "esnode_gpus", "esnode_gpus_expected"
-DRIVER_UP, RELEASED, ON_BUS = (
-    *("esnode_gpu_driver_up", "esnode_gpu_driver_released"),
-    "esnode_gpu_pci_devices",
-)
+DRIVER_UP, RELEASED = "esnode_gpu_driver_up", "esnode_gpu_driver_released"
+ON_BUS = "esnode_gpu_pci_devices"
 
 _ROW = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)$")
 _GPU = re.compile(r'gpu="([^"]*)",?(?:uuid="[^"]*",?)?')

@@ -36,6 +36,7 @@ SIGNALS = (
 
 def page() -> str:
     """docs/reference/cli.md."""
+    keys = {f"--{key.flag}" for key in KEYS.values()}
     lines = [
         "# Command line",
         "",
@@ -47,7 +48,7 @@ def page() -> str:
         "The agent's flags are the keys of its configuration: see [config.md](config.md). These are"
         " no keys; `--no-color` and `--help` may stand after a command, too:",
         "",
-        *_table([word for word in tree.flags() if word.names[0][2:] not in _flags()]),
+        *_table(word for word in tree.flags() if word.names[0] not in keys),
         "",
         *_table_of(("exit code", "meaning"), CODES),
         "",
@@ -67,10 +68,6 @@ def _own(command: tree.Command) -> list[tree.Word]:
     """What only some commands have."""
     words = (*command.arguments, *command.options)
     return [word for word in words if word.names != ("--no-color",)]
-
-
-def _flags() -> set[str]:
-    return {key.flag for key in KEYS.values()}
 
 
 def _names(word: tree.Word) -> str:

@@ -33,17 +33,21 @@ class Files:
 
     def __init__(self, tls: Tls) -> None:
         self.files = [InMemory(data) for data in tls[:3] if data is not None]
-        certificate, key, *ca = (file.path for file in self.files)
-        #: Granian's ``ssl_ctx``. It would make it itself, but read the files once more for that.
-        self.context: tuple[Any, ...] = (
-            *(True, certificate, key, None, tls.minimum, ca[0] if ca else None, []),
-            tls.required,
-        )
+        paths = (file.path for file in self.files)
+        #: Granian would make it itself, but read the files once more for that.
+        self.context = context(tls.required, tls.minimum, *paths)
 
     def close(self) -> None:
         for file in self.files:
             file.close()
         self.files = []
+
+
+def context(
+    required: bool, minimum: str, certificate: str, key: str, ca: str | None = None
+) -> tuple[Any, ...]:
+    """Granian's ``ssl_ctx``."""
+    return True, certificate, key, None, minimum, ca, [], required
 
 
 def attempt(tls: Tls) -> None:
@@ -84,7 +88,7 @@ def main(words: Sequence[str]) -> None:
     from granian.server import embed
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    minimum, certificate, key, *ca = words
+    minimum, *descriptors = words
     server: Any = embed.Server(
         main,
         interface=Interfaces.RSGI,
@@ -100,14 +104,9 @@ def main(words: Sequence[str]) -> None:
         holder: Any = SocketHolder
         server._shd = holder(listener.detach(), True, 1)
 
-    def path(descriptor: str) -> str:
-        return f"/proc/self/fd/{descriptor}"
-
     server._init_shared_socket = take
-    server.ssl_ctx = (
-        *(True, path(certificate), path(key), None, minimum, path(ca[0]) if ca else None, []),
-        bool(ca),
-    )
+    paths = (f"/proc/self/fd/{descriptor}" for descriptor in descriptors)
+    server.ssl_ctx = context(len(descriptors) > 2, minimum, *paths)
 
     async def serve() -> None:
         serving = asyncio.ensure_future(server.serve())

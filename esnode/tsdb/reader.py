@@ -116,14 +116,6 @@ def open_file(path: Path, stack: ExitStack) -> int | None:
     return descriptor
 
 
-def scan_file(path: Path, descriptor: int, wanted: Wanted | None, report: Report) -> Scan:
-    """Scans a file of lines, and keeps where they are."""
-    scan = Scan(wanted, True)
-    for _ in scanned(path, descriptor, scan, report):
-        pass
-    return scan
-
-
 def check(path: Path, report: Report) -> Generator[int, None, None]:
     """Reports what is damaged in a file of lines, in steps. Raises OSError."""
     with path.open("rb") as file:
@@ -153,7 +145,9 @@ def scanned(path: Path, descriptor: int, scan: Scan, report: Report) -> Generato
 
 def open_lines(path: Path, descriptor: int, wanted: Wanted | None, report: Report) -> Lines:
     """(metric object, all lines of its series as they were written) of an open file."""
-    scan = scan_file(path, descriptor, wanted, report)
+    scan = Scan(wanted, True)
+    for _ in scanned(path, descriptor, scan, report):
+        pass
     found = ((each[0], number, each[2]) for number, each in enumerate(scan.summary()) if each)
     numbers: list[int] = []
     size = 0
