@@ -1,4 +1,4 @@
-"""The servers that are measured, what they cost, and the client that scrapes them."""
+"""The processes that are measured, what they cost, and the client that scrapes servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logging to standard error, as text or JSON lines."""
+"""Logging to standard error, as text or JSON lines; what is said all the time, once."""
 
 from __future__ import annotations
 

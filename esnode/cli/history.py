@@ -42,12 +42,8 @@ MATCH = typer.Option([], "--match", help="A series selector with = and !=; of se
 
 
 def add(app: typer.Typer, arguments: Arguments) -> None:
-    app.add_typer(tsdb(arguments), name="tsdb", help="Look into the local history; send it on.")
-
-
-def tsdb(arguments: Arguments) -> typer.Typer:
-    """The sub-commands; ``arguments`` are the flags that stood before them."""
-    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(group, name="tsdb", help="Look into the local history; send it on.")
 
     def place(path: str | None) -> Path:
         """The history's directory. Raises ConfigError where there is none."""
@@ -59,7 +55,7 @@ def tsdb(arguments: Arguments) -> typer.Typer:
             )
         return found
 
-    @app.command()
+    @group.command()
     def ls(path: str = PATH) -> None:
         """List the blocks: time covered, state, series, samples, bytes."""
         folder = place(path)
@@ -73,7 +69,7 @@ def tsdb(arguments: Arguments) -> typer.Typer:
                 f" {size:>12}"
             )
 
-    @app.command()
+    @group.command()
     def stat(path: str = PATH) -> None:
         """Show bytes per sample and the time covered."""
         folder = place(path)
@@ -95,7 +91,7 @@ def tsdb(arguments: Arguments) -> typer.Typer:
                 f"time covered      {shown(min(first))} to {shown(max(last))}, {hours:.2f} h"
             )
 
-    @app.command()
+    @group.command()
     def verify(path: str = PATH) -> None:
         """Check every line, frame and index; exit code 1 where something is damaged."""
         problems = 0
@@ -107,7 +103,7 @@ def tsdb(arguments: Arguments) -> typer.Typer:
             raise typer.Exit(1)
         typer.echo("no damage")
 
-    @app.command()
+    @group.command()
     def export(
         file: str = typer.Argument(..., help="The file to write; - for standard output."),
         start: str = FROM,
@@ -139,7 +135,7 @@ def tsdb(arguments: Arguments) -> typer.Typer:
         size = f", {Path(file).stat().st_size} bytes" if Path(file).is_file() else ""
         typer.echo(f"{found.samples} samples{size}", err=True)
 
-    @app.command()
+    @group.command()
     def backfill(
         to: str = typer.Option(..., "--to", help="Such as http://victoria:8428."),
         start: str = FROM,
@@ -176,8 +172,6 @@ def tsdb(arguments: Arguments) -> typer.Typer:
             typer.echo(where if found else "no earlier run has sent this: sends all", err=True)
         run.run()
         typer.echo(f"sent {run.samples} samples to {target.shown}", err=True)
-
-    return app
 
 
 def shown(unix_ms: int | None) -> str:

@@ -1,4 +1,5 @@
-"""What a client prefers, from Accept and Accept-Encoding (RFC 9110, section 12.5)."""
+"""What a client prefers, from Accept and Accept-Encoding (RFC 9110, section 12.5), and the headers
+that say what it gets."""
 
 from __future__ import annotations
 
