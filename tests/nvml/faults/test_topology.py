@@ -207,7 +207,7 @@ def test_one_is_removed_while_another_one_hangs(function: str, four: Fake, node:
 def test_one_is_removed_as_another_one_begins_to_hang(
     function: str | None, gone: int, four: Fake, node: Make
 ) -> None:
-    """Those that are well are read at once, and what hangs is one GPU, not one for its index too."""
+    """Those that are well are read at once, and only one GPU hangs, not one for its index too."""
     machine = node()
     first = machine.tick()
     time.sleep(0.11)
