@@ -1890,7 +1890,8 @@ cdef class Driver:
             if gpu.slot.late and gpu.uuid in told:
                 (<Gpu>told[gpu.uuid]).slot.hidden = True
                 self.shifted |= gpu.slot.placed
-            room -= gpu.slot.placed and gpu.slot.done and not gpu.slot.lost
+            if gpu.slot.placed or (unknown and gpu.uuid not in told):
+                room -= gpu.slot.done and not gpu.slot.lost
         surplus = []
         for stale in (False, True):
             for each in self.slots:

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at the file.
 LOOK = 2.0
+#: Seconds for the first look, before anything else: a disk that hangs holds up no start.
+FIRST_LOOK = 2.0
 #: Seconds to wait after a failure, at first and at most; each wait is twice the one before, and
 #: some random part of it is left out, so that nodes that lost a controller together come back one
 #: by one.
@@ -71,12 +73,11 @@ class Control:
         self._awake = threading.Event()
         self._seen: tuple[object, Config | None] = None, None
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
-        self._look()
+        self._first = threading.Thread(target=self._look, name="control", daemon=True)
+        self._first.start()
+        self._first.join(FIRST_LOOK)
 
     def start(self) -> None:
-        self._started = True
-        if self.session:
-            self.session.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -85,7 +86,7 @@ class Control:
         self._awake.set()
         if self.session:
             self.session.end()
-        if self._started:
+        if self._thread.ident:
             self._thread.join(timeout=0.2)
 
     def configure(self, config: Config) -> None:
@@ -117,6 +118,10 @@ class Control:
             self.changed()
 
     def _run(self) -> None:
+        self._first.join()
+        self._started = True
+        if self.session:
+            self.session.start()
         while not self._stopping:
             try:
                 self._look()

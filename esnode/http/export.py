@@ -46,7 +46,7 @@ SMALL = 1 << 18
 #: Seconds after which a client that takes nothing is given up.
 STALLED = 60.0
 #: Seconds in which the server opens its end of a pipe; it does at once, unless the client has gone.
-OPENED = 3.0
+OPENED = 10.0
 #: Seconds after which a thread that waits for its client sees that the agent ends.
 GLANCE = 0.2
 

@@ -77,7 +77,7 @@ class Events:
         self.problem: str | None = None
         directory: Path | None = None
         try:
-            directory = state_directory(os.environ)
+            directory = state_directory(os.environ, make=False)
         except OSError as error:
             report(f"events are not kept: {error}")
         self.journal = Journal(directory, heard)

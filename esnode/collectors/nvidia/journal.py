@@ -432,7 +432,13 @@ class Journal:
         return msgspec.json.encode(_File(VERSION, zlib.crc32(text), msgspec.Raw(text)))
 
     def _read(self) -> tuple[_State, str | None]:
-        """The file's state, and what is wrong with it. That it is missing is not."""
+        """The file's state, and what is wrong with it. That it is missing is not; its directory is
+        made."""
+        assert self.directory is not None
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            return _State(), f"events are not kept: {self.directory}: {error.strerror}"
         path = f"{self.directory}/{FILE}"
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
         try:

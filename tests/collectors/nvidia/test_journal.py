@@ -400,9 +400,10 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_cannot_be_written_costs_the_file_only(tmp_path: Path) -> None:
-    place = tmp_path / "state"
+    place = tmp_path / "a" / "state"
     journal = Journal(place)
     assert journal.start(PATIENCE) is None
+    place.rmdir()  # it was made
     assert journal.add([nvml()]) == 1
     assert not journal.flush(PATIENCE)
     assert journal.problem == f"{place}/{FILE}: cannot be written: No such file or directory"
@@ -412,6 +413,14 @@ def test_a_directory_that_cannot_be_written_costs_the_file_only(tmp_path: Path) 
     assert journal.problem is None
     assert journal.close(PATIENCE)
     assert loaded(place).counters() == journal.counters()
+
+
+def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    journal = Journal(tmp_path / "file" / "state")
+    assert "Not a directory" in (journal.start(PATIENCE) or "")
+    assert journal.add([nvml()]) == 1
+    assert not journal.close(PATIENCE)
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path, opened: Journal) -> None:
