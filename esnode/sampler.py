@@ -288,6 +288,8 @@ class Sampler:
             tick = now >= due
             if tick:
                 due += self.interval * (1 + (now - due) // self.interval)
+                if due - now < self.interval / 2:  # rates of a moment tell nothing
+                    due = now + self.interval
             try:
                 self.read(tick)
             except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import threading
@@ -264,6 +265,24 @@ def test_the_thread_ticks_and_answers_requests(settings: tuple[Host, Config]) ->
     finally:
         sampler.stop(5)
     assert not sampler._thread.is_alive()
+
+
+def test_a_tick_does_not_follow_a_late_one_at_once(settings: tuple[Host, Config]) -> None:
+    times: list[float] = []
+
+    class Slow(Steady):
+        def sample(self, tick: bool) -> None:
+            times.append(time.monotonic())
+            if len(times) == 1:
+                time.sleep(0.78)
+            super().sample(tick)
+
+    sampler = Sampler([Lane("test", [Slow(*settings)], 0.4)], 0.4, Published())
+    sampler.start()
+    wait_for(lambda: len(times) >= 3, "three ticks")
+    sampler.stop(5)
+    # The second was due at 0.4 s, and the third would be at 0.8.
+    assert times[2] - times[1] > 0.1
 
 
 def test_a_reading_that_fails_whole_does_not_end_the_thread(
