@@ -23,3 +23,18 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def collected() -> None:
     """What earlier files left as garbage is closed before a test counts descriptors or threads."""
     gc.collect()
+
+
+@pytest.fixture
+def hung(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory on a disk that does not answer."""
+    from .collectors.fuse import FileSystem
+
+    point = tmp_path_factory.mktemp("hung")
+    try:
+        system = FileSystem(point).__enter__()
+    except OSError as error:
+        pytest.skip(f"no FUSE: {error}")
+    system.stop()
+    yield point
+    system.__exit__()

@@ -12,7 +12,6 @@ import pytest
 
 from esnode.state import state_directory
 from tests import fakenvml
-from tests.collectors.fuse import FileSystem
 from tests.running import Agent, wait_for
 
 
@@ -74,25 +73,14 @@ def test_a_file_in_its_place_or_no_path_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_hangs_holds_up_no_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hung: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor the GPUs, whose events would be kept there."""
     fake = fakenvml.Fake(fakenvml.library(), tmp_path / "nvml")
     fake.set_gpus(["H100"])
     for name, text in fake.environment().items():
         monkeypatch.setenv(name, text)
-    home = tmp_path / "hangs"
-    home.mkdir()
-    try:
-        system = FileSystem(home).__enter__()
-    except OSError as error:
-        pytest.skip(f"no FUSE: {error}")
-    try:
-        system.stop()
-        monkeypatch.setenv("STATE_DIRECTORY", str(home / "esnode"))
-        with Agent("--nvml-library", str(fake.path)) as agent:
-            wait_for(lambda: "esnode_gpus" in agent.series(), "the GPUs are read")
-            assert agent.get("/status").status == 200
-            system.__exit__()
-    finally:
-        system.__exit__()
+    monkeypatch.setenv("STATE_DIRECTORY", str(hung / "esnode"))
+    with Agent("--nvml-library", str(fake.path)) as agent:
+        wait_for(lambda: "esnode_gpus" in agent.series(), "the GPUs are read")
+        assert agent.get("/status").status == 200

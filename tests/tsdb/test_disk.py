@@ -17,7 +17,6 @@ from esnode.tsdb.layout import OPEN, SEALED, WINDOW, name
 from esnode.tsdb.reader import Block
 from esnode.tsdb.recorder import Recorder
 from esnode.tsdb.verify import verify
-from tests.collectors.fuse import FileSystem
 from tests.running import Agent, wait_for
 from tests.tsdb.history import START, Sample, held, many, samples
 
@@ -163,26 +162,16 @@ def test_a_disk_that_becomes_read_only(disk: Path, recorder: Recorder) -> None:
     assert sorted(held(recorder.path)) == sorted(wanted)
 
 
-def test_a_disk_that_hangs_holds_up_no_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_hangs_holds_up_no_start(hung: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("esnode.tsdb.recorder.TAKING", 0.1)
-    try:
-        system = FileSystem(tmp_path).__enter__()
-    except OSError as error:
-        pytest.skip(f"no FUSE: {error}")
-    try:
-        system.stop()
-        recorder = Recorder(tmp_path / "tsdb", flush=0.1, clock=lambda: START / 1000)
-        starting = threading.Thread(target=recorder.start, daemon=True)
-        starting.start()
-        starting.join(10)
-        assert not starting.is_alive()
-        recorder.add(many(ROWS).tick(START, [1.0] * ROWS))
-        assert sum(1 for _ in recorder.pending()) == 1
-        recorder.stop(0.1)
-    finally:
-        system.__exit__()
+    recorder = Recorder(hung / "tsdb", flush=0.1, clock=lambda: START / 1000)
+    starting = threading.Thread(target=recorder.start, daemon=True)
+    starting.start()
+    starting.join(10)
+    assert not starting.is_alive()
+    recorder.add(many(ROWS).tick(START, [1.0] * ROWS))
+    assert sum(1 for _ in recorder.pending()) == 1
+    recorder.stop(0.1)
 
 
 @pytest.mark.usefixtures("restless")
